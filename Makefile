@@ -1,0 +1,34 @@
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/demo-$(shell date +%Y-%m-%d_%H-%M-%S)
+
+# Processes that share two cores must not spin while they wait; TensorFlow's start-up notes are noise.
+export OMP_WAIT_POLICY = PASSIVE
+export TF_CPP_MIN_LOG_LEVEL = 3
+
+.PHONY: demo test install lint clean
+
+demo: install  ## train the tagger, export it, serve it from a fresh process
+	$(BIN)/kseq run apps/char_tagging.py --backend tensorflow --output $(RUN) --export
+	$(BIN)/kseq predict $(RUN)/saved_model deep quickly kindness simplify
+
+test: lint  ## the whole suite, once a backend
+	KERAS_BACKEND=tensorflow $(BIN)/pytest
+	KERAS_BACKEND=jax $(BIN)/pytest
+	KERAS_BACKEND=torch $(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("kseq needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .cache

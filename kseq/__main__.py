@@ -1,0 +1,5 @@
+"""`python -m kseq` is the `kseq` command."""
+
+from kseq.cli import main
+
+main()

@@ -1,0 +1,48 @@
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# JAX compiles each shape once a machine, not once a test run.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.path.dirname(__file__), "..", ".cache", "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+import keras
+import pytest
+
+tensorflow_only = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="does the same on every backend (it starts processes of its own), so it runs once",
+)
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def tagger():
+    """A small compiled tagger that has been trained for a step, its inputs and its targets."""
+    import numpy as np
+
+    from kseq.models import CharTagger
+
+    model = CharTagger(27, 4, units=8, embedding=6)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    random = np.random.default_rng(0)
+    inputs = random.integers(1, 27, (16, 15)).astype("int32")
+    inputs[:8, 6:] = 0
+    targets = random.integers(0, 4, 16).astype("int32")
+    model.fit(inputs, targets, verbose=0)
+    return model, inputs, targets
+
+
+@pytest.fixture
+def card():
+    return {
+        "task": "word classification",
+        "characters": {"characters": "abcdefghijklmnopqrstuvwxyz", "max_length": 15},
+        "class_names": ["noun", "verb", "adjective", "adverb"],
+    }
