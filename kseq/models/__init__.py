@@ -1,0 +1,6 @@
+"""Models of the literature as functions that return a functional `keras.Model`, and their published sizes by name."""
+
+from kseq.models.char_tagger import CharTagger
+from kseq.models.registry import Variant, create, list
+
+__all__ = ["CharTagger", "Variant", "create", "list"]

@@ -1,0 +1,53 @@
+"""Published and recommended sizes of every model, by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import keras
+
+from kseq.errors import InputError
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A size of a model.
+
+    Attributes:
+        model: the function that builds it.
+        arguments: what the function is called with.
+        parameters: the number of parameters that these arguments give, published where the paper says it.
+        source: the paper.
+    """
+
+    model: Callable[..., keras.Model]
+    arguments: dict = field(default_factory=dict)
+    parameters: int = 0
+    source: str = ""
+
+
+def variants() -> dict[str, Variant]:
+    """All variants by name."""
+    from kseq.models import char_tagger
+
+    return dict(char_tagger.VARIANTS)
+
+
+def list() -> list[str]:
+    """The names that `create` knows."""
+    return sorted(variants())
+
+
+def create(name: str, /, **arguments) -> keras.Model:
+    """Build a variant, random weights: `create("char_tagger", num_classes=17)`.
+
+    Args:
+        name: one of `list()`.
+        **arguments: override those of the variant.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    known = variants()
+    if name not in known:
+        raise InputError(f"name {name!r}: no such model; choose one of {', '.join(sorted(known))}")
+    return known[name].model(**(known[name].arguments | arguments))
