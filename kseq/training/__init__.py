@@ -1,0 +1,8 @@
+"""Running a job: flags, run folder, checkpoints and resuming, history, metrics and their pictures."""
+
+from kseq.training.classification import classification_metrics, plot_confusion
+from kseq.training.history import plot_history
+from kseq.training.launch import launch
+from kseq.training.run import Run
+
+__all__ = ["Run", "classification_metrics", "launch", "plot_confusion", "plot_history"]
