@@ -1,0 +1,141 @@
+"""Export of a `.keras` file: choose the process, write, verify, rename into place."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from kseq.atomic import atomic_file, atomic_folder
+from kseq.errors import InputError, KseqError
+
+FORMATS = {"saved_model": "saved_model", "onnx": "model.onnx"}  # and the name each gets in a run folder
+RECORD = "kseq.json"
+TOLERANCE = 1e-5
+
+
+def export(
+    source: str | os.PathLike, output: str | os.PathLike | None = None, *, format: str = "saved_model"
+) -> tuple[Path, dict]:
+    """Export a model that was trained on any backend.
+
+    The `.keras` file is read by TensorFlow, in a process of its own if Keras runs on another backend here: of the
+    three backends only TensorFlow writes every model in both formats. Before it appears under its name the artefact is
+    loaded and run at two batch sizes and two lengths, and compared with the Keras model.
+
+    Args:
+        source: a run folder or a `.keras` file.
+        output: folder (SavedModel) or file (ONNX) to write; by default `saved_model` or `model.onnx` beside the model.
+        format: "saved_model", with the signatures `serving_default` (words to labels and probabilities) and `serve`
+            (encoded integers to logits), or "onnx" (encoded integers to logits).
+
+    Returns:
+        Where it was written, and the record of the verification, which is also stored beside the artefact.
+
+    Raises:
+        InputError: for an unknown format, an existing output, a file that is no model, a missing package.
+        KseqError: if the export differs from the model by more than 1e-5; nothing is written then.
+    """
+    if format not in FORMATS:
+        raise InputError(f"format {format!r}: choose one of {', '.join(FORMATS)}")
+    path = model_file(source)
+    output = Path(output) if output else path.parent / FORMATS[format]
+    if output.exists():
+        raise InputError(f"output {output}: exists; remove it or give another with --output")
+    if not output.parent.is_dir():
+        raise InputError(f"output {output}: there is no folder {output.parent}; create it or give another")
+    if format == "onnx":
+        _require_onnx()
+
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # chosen before Keras loads for the first time
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return _export_in_tensorflow(path, output, format)
+
+    from kseq import saving
+
+    card = saving.read_card(path)
+    model = saving.load(path, compile=False)
+    record = {"source": path.name, "format": format, **_versions(), **card}
+    write = _write_saved_model if format == "saved_model" else _write_onnx
+    return output, write(model, card, output, record)
+
+
+def model_file(source: str | os.PathLike) -> Path:
+    """The `.keras` file that a user means by a run folder or a file."""
+    source = Path(source)
+    path = source / "model.keras" if source.is_dir() else source
+    if not path.is_file():
+        missing = "holds no model.keras" if source.is_dir() else "no such file"
+        raise InputError(f"{source}: {missing}; give a finished run folder or a .keras file")
+    if path.suffix != ".keras":
+        raise InputError(f"{source}: not a .keras file; give a run folder or a .keras file")
+    return path
+
+
+def _write_saved_model(model, card: dict, output: Path, record: dict) -> dict:
+    from kseq.export import saved_model
+
+    with atomic_folder(output) as temporary:
+        saved_model.write(model, card, temporary)
+        record = _verified(saved_model.verify(model, card, temporary), record, output)
+        (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def _write_onnx(model, card: dict, output: Path, record: dict) -> dict:
+    from kseq.export import onnx
+
+    with atomic_file(output) as temporary:
+        onnx.write(model, temporary)
+        record = _verified(onnx.verify(model, card, temporary), record, output)
+        with atomic_file(f"{output}.json") as temporary_record:
+            temporary_record.write_text(json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def _verified(checks: list[dict], record: dict, output: Path) -> dict:
+    largest = max(check["difference"] for check in checks)
+    if not largest <= TOLERANCE:  # also catches NaN
+        raise KseqError(
+            f"{output}: not written, the export differs from the model by {largest:.1e}, more than {TOLERANCE:.0e}; "
+            "this is a fault of the conversion, try another format"
+        )
+    return record | {"largest_difference": largest, "tolerance": TOLERANCE, "checks": checks}
+
+
+def _versions() -> dict:
+    import keras
+    import tensorflow as tf
+
+    import kseq
+
+    return {
+        "exported": datetime.now().isoformat(timespec="seconds"),
+        "kseq_version": kseq.__version__,
+        "keras_version": keras.__version__,
+        "tensorflow_version": tf.__version__,
+    }
+
+
+def _require_onnx() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("tf2onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"format 'onnx': needs {' and '.join(missing)}; pip install 'kseq[onnx]', or use --format saved_model"
+        )
+
+
+def _export_in_tensorflow(path: Path, output: Path, format: str) -> tuple[Path, dict]:
+    command = [sys.executable, "-m", "kseq", "export", str(path), "--output", str(output), "--format", format]
+    environment = os.environ | {"KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["the process that exports died"]
+        kind = InputError if done.returncode == InputError.exit_code else KseqError
+        raise kind(lines[-1].removeprefix("error: "))
+    return output, json.loads(done.stdout)

@@ -1,0 +1,40 @@
+"""ONNX: encoded integers to logits, checked with onnxruntime."""
+
+from pathlib import Path
+
+import keras
+
+from kseq.errors import InputError, KseqError
+from kseq.export.verification import difference, encoded_inputs
+
+
+def write(model: keras.Model, path: Path) -> None:
+    """Convert `model` with tf2onnx."""
+    if model.dtype_policy.compute_dtype != "float32" or any(layer.compute_dtype != "float32" for layer in model.layers):
+        raise InputError(
+            "format 'onnx': the model computes in mixed precision and ONNX export needs float32; "
+            "use --format saved_model"
+        )
+    inputs = model.inputs[0]
+    signature = [keras.InputSpec(shape=inputs.shape, dtype=inputs.dtype, name=inputs.name)]
+    try:
+        model.export(path, format="onnx", input_signature=signature, verbose=False)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise KseqError(
+            f"format 'onnx': tf2onnx cannot convert {model.name} ({reason}); use --format saved_model"
+        ) from error
+
+
+def verify(model: keras.Model, card: dict, path: Path) -> list[dict]:
+    """Run the file at `path` at two batch sizes and lengths and compare it with `model`."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    checks = []
+    for inputs in encoded_inputs(model, card):
+        expected = keras.ops.convert_to_numpy(model(inputs, training=False))
+        (got,) = session.run(None, {name: inputs})
+        checks.append({"signature": name, "shape": list(inputs.shape), "difference": difference(got, expected)})
+    return checks
