@@ -1,0 +1,100 @@
+"""One job on several backends: what they measure, and what happens when one is missing, fails or computes otherwise."""
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kseq.compare import compare, print_comparison
+from kseq.errors import InputError
+from kseq.training.measurement import Measurement, without_dropout
+from tests.conftest import tensorflow_only
+
+JOB = Path(__file__).parents[1] / "training" / "job.py"
+
+
+@tensorflow_only
+def test_three_backends_agree(tmp_path, capsys):
+    comparison = compare(JOB, ["tensorflow", "jax", "torch"], tmp_path / "report", quick=True)
+    rows = comparison["backends"]
+    assert [row["status"] for row in rows.values()] == ["ok"] * 3
+    assert comparison["agrees"]
+    for name, row in rows.items():
+        assert row["logits_difference"] <= 1e-5
+        assert row["step_difference"] <= 1e-4
+        assert (row["logits_difference"] == 0) == (name == "tensorflow")  # three really different computations
+        assert row["import_seconds"] > 0
+        assert row["first_step_seconds"] > row["step_seconds"] > 0
+        assert row["peak_memory_bytes"] > 1e8
+        assert row["steps"] == 2 * 4
+        assert len(row["history"]["loss"]) == 2
+        assert np.isfinite(row["metrics"]["loss"])
+    assert json.loads((tmp_path / "report" / "comparison.json").read_text()) == comparison
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "All backends that ran agree." in page
+    assert "<svg" in page
+    assert "http" not in page.split("<svg")[0]  # nothing is loaded from elsewhere
+    print_comparison(comparison)
+    assert "job on 3 backends" in capsys.readouterr().out
+
+
+@tensorflow_only
+def test_a_missing_and_a_failing_backend_are_rows(tmp_path, monkeypatch, capsys):
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import keras\nif keras.backend.backend() == 'torch':\n    raise SystemExit('error: out of <memory>')\n"
+        + JOB.read_text()
+    )
+    find_spec = sys.modules["kseq.backend.choice"].find_spec
+    monkeypatch.setattr("kseq.backend.choice.find_spec", lambda name: None if name == "jax" else find_spec(name))
+    comparison = compare(script, ["torch", "jax", "tensorflow"], tmp_path / "report", quick=True)
+    statuses = {name: row["status"] for name, row in comparison["backends"].items()}
+    assert statuses == {"torch": "failed: error: out of <memory>", "jax": "not installed", "tensorflow": "ok"}
+    assert not comparison["agrees"]
+    assert "out of &lt;memory&gt;" in (tmp_path / "report" / "report.html").read_text()
+    print_comparison(comparison)
+    assert "not installed" in capsys.readouterr().out
+
+
+def test_the_probe_takes_the_common_weights_and_sees_a_difference(tagger, tmp_path, monkeypatch):
+    """The same backend twice, the second time with an optimizer that steps a little further."""
+    from kseq.compare.compare import _add_differences
+    from kseq.data import Batches
+
+    model, inputs, targets = tagger
+    batches = Batches(inputs, targets, 8, seed=0)
+    for backend, rate in (("tensorflow", 1e-3), ("jax", 3e-3)):
+        monkeypatch.setattr(keras.backend, "backend", lambda backend=backend: backend)
+        model.set_weights([weight + 0.1 for weight in model.get_weights()])
+        model.compile(keras.optimizers.Adam(rate), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        probe = Measurement(tmp_path, model, batches)
+        monkeypatch.undo()
+        model.fit(batches, verbose=0, shuffle=False, callbacks=[probe])
+    rows = {"tensorflow": {"status": "ok"}, "jax": {"status": "ok"}}
+    _add_differences(rows, tmp_path)
+    assert rows["jax"]["logits_difference"] == 0  # the same weights, although the model had others
+    assert rows["jax"]["step_difference"] == pytest.approx(2e-3, rel=0.01)
+
+
+def test_nothing_is_dropped_in_the_silent_copy(tagger):
+    model, inputs, _ = tagger
+    silent = without_dropout(model)
+    silent.set_weights(model.get_weights())
+    training, inference = (keras.ops.convert_to_numpy(silent(inputs, training=flag)) for flag in (True, False))
+    np.testing.assert_allclose(training, inference, atol=1e-6)
+    assert not np.allclose(keras.ops.convert_to_numpy(model(inputs, training=True)), inference, atol=1e-3)
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        compare(tmp_path / "missing.py", ["jax"], tmp_path / "report")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "file").write_text("")
+    with pytest.raises(InputError, match="exists and is not empty"):
+        compare(JOB, ["jax"], tmp_path / "old")
+    with pytest.raises(InputError, match="backend 'theano'"):
+        compare(JOB, ["jax", "theano"], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
