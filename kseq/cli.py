@@ -1,0 +1,167 @@
+"""The `kseq` command: the map of the product. Keras loads only in the commands that need it."""
+
+import json
+import os
+import runpy
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import kseq
+from kseq.backend import BACKENDS, choose_backend
+from kseq.errors import InputError, KseqError
+
+app = typer.Typer(
+    help="kseq: sequence and attention models in Keras 3, the same on TensorFlow, JAX and PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line; a `KseqError` is one line on standard error and its exit code."""
+    try:
+        app()
+    except KseqError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def run(
+    context: typer.Context,
+    script: Annotated[Path | None, typer.Argument(metavar="APP", help="the app, as apps/char_tagging.py")] = None,
+    backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch [KERAS_BACKEND, or tensorflow]")] = None,
+) -> None:
+    """Train an app on a backend. All other flags go to the app: kseq run APP --help lists them."""
+    if script is None:
+        print(context.get_help())
+        return
+    if not script.is_file():
+        raise InputError(f"APP {str(script)!r}: no such file; give a script such as apps/char_tagging.py")
+    choose_backend(backend)
+    began = time.perf_counter()
+    with quiet():
+        import keras  # noqa: F401
+    os.environ["KSEQ_IMPORTED"] = str(time.perf_counter() - began)
+    sys.argv = [str(script), *context.args]
+    sys.path.insert(0, str(script.parent))
+    runpy.run_path(str(script), run_name="__main__")
+
+
+@app.command()
+def compare(
+    script: Annotated[Path, typer.Argument(metavar="APP", help="the app, for example apps/char_tagging.py")],
+    backends: Annotated[str, typer.Option(help="which, separated by commas")] = ",".join(BACKENDS),
+    output: Annotated[Path | None, typer.Option(help="folder of the report [runs/compare/<app>-<date>]")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="a few samples and epochs")] = False,
+) -> None:
+    """Run the same job on several backends and set their numbers, speed and memory side by side."""
+    from kseq.compare import compare as compare_backends
+    from kseq.compare import print_comparison
+
+    chosen = [name.strip() for name in backends.split(",")]
+    comparison = compare_backends(script, chosen, output, quick=quick)
+    print_comparison(comparison)
+    raise typer.Exit(0 if comparison["agrees"] else 1)
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="a run folder or a .keras file")],
+    format: Annotated[str, typer.Option(help="saved_model or onnx")] = "saved_model",
+    output: Annotated[Path | None, typer.Option(help="what to write [saved_model or model.onnx beside it]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the record of the verification")] = False,
+) -> None:
+    """Write a trained model as SavedModel or ONNX, run it, and compare it with the model."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    with quiet():
+        from kseq.export import export as export_model
+
+        path, record = export_model(source, output, format=format)
+    if as_json:
+        print(json.dumps(record))
+        return
+    table = Table("signature", "input shape", "largest difference", title=str(path))
+    for check in record["checks"]:
+        table.add_row(check["signature"], "×".join(map(str, check["shape"])), f"{check['difference']:.1e}")
+    Console().print(table)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a SavedModel, a run folder or a .keras file")],
+    words: Annotated[list[str] | None, typer.Argument(help="the words; - reads them from standard input")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs: a list of objects")] = False,
+) -> None:
+    """Classify words with an exported or a saved model."""
+    given = words or []
+    if given == ["-"]:
+        given = sys.stdin.read().splitlines()
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with quiet():
+        from kseq.export import predict as predict_words
+
+        predictions = predict_words(model, given)
+    if as_json:
+        fields = ({"word": p.word, "label": p.label, "probabilities": p.probabilities} for p in predictions)
+        print(json.dumps(list(fields), ensure_ascii=False))
+        return
+    names = list(predictions[0].probabilities)
+    table = Table("word", "class", *names)
+    for row in predictions:
+        shares = (f"{value:.1%}" for value in row.probabilities.values())
+        table.add_row(row.word, f"[bold]{row.label}[/bold]", *shares)
+    Console().print(table)
+
+
+@app.command()
+def models() -> None:
+    """List the models and their published sizes."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with quiet():
+        from kseq.models.registry import variants
+    table = Table("name", "function", "parameters", "paper")
+    for name, variant in sorted(variants().items()):
+        table.add_row(name, variant.model.__name__, f"{variant.parameters:,}", variant.source)
+    Console().print(table)
+
+
+@app.command()
+def data() -> None:
+    """List the data sets, their sources and licences."""
+    table = Table("name", "task", "size", "source", "licence")
+    for entry in kseq.data.CATALOGUE:
+        table.add_row(entry.name, entry.task, entry.size, entry.source, entry.licence)
+    Console().print(table)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    """Print the version if it is asked for."""
+    if show:
+        print(f"kseq {kseq.__version__}")
+        raise typer.Exit
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide what the libraries print on standard error while they load; exceptions come through."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)

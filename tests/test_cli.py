@@ -1,0 +1,129 @@
+"""The `kseq` command as a user types it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kseq import cli, saving
+from kseq.backend import choose_backend
+from kseq.errors import InputError
+from tests.conftest import tensorflow_only
+
+SHIPPED = Path(__file__).parents[1] / "saved_models" / "char_tagging"
+APP = str(Path(__file__).parents[1] / "apps" / "char_tagging.py")
+
+
+def kseq(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "kseq", *arguments], capture_output=True, text=True, timeout=300, **options
+    )
+
+
+def fails(monkeypatch, capfd, *arguments: str) -> str:
+    """Run the command in this process; return its one line of error."""
+    monkeypatch.setattr(sys, "argv", ["kseq", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: "), lines
+    return lines[0]
+
+
+@tensorflow_only
+def test_help_is_the_map_of_the_product():
+    shown = kseq("--help").stdout
+    for command in ("run", "compare", "export", "predict", "models", "data"):
+        assert f" {command} " in shown
+    assert kseq("--version").stdout.startswith("kseq 0.")
+
+
+@tensorflow_only
+def test_the_shipped_tagger_answers():
+    shown = kseq("predict", str(SHIPPED), "deep", "quickly", "--json")
+    assert shown.stderr == ""
+    answers = json.loads(shown.stdout)
+    assert [(answer["word"], answer["label"]) for answer in answers] == [("deep", "adjective"), ("quickly", "adverb")]
+    for answer in answers:
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    table = kseq("predict", str(SHIPPED), "deep").stdout
+    assert "deep" in table
+    assert "adjective" in table
+
+
+@tensorflow_only
+def test_words_from_standard_input():
+    answers = json.loads(kseq("predict", str(SHIPPED), "-", "--json", input="quickly\nkindness\n").stdout)
+    assert [answer["label"] for answer in answers] == ["adverb", "noun"]
+    huge = kseq("predict", str(SHIPPED), "-", input="a" * 10_000_000)
+    assert huge.returncode == 2
+    assert huge.stderr.count("\n") == 1
+    assert "10,000,000 characters; the model reads 1 to 15" in huge.stderr
+
+
+@tensorflow_only
+def test_lists():
+    shown = kseq("data", env=os.environ | {"COLUMNS": "200"}).stdout
+    assert "69,263 words" in shown
+    assert "WordNet 3.0" in shown
+    shown = kseq("models", env=os.environ | {"COLUMNS": "200"}).stdout
+    assert "char_tagger_elman" in shown
+    assert "20,356" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", APP, "--backend", "theano"], "backend 'theano': choose one of tensorflow, jax, torch"),
+        (["run", "apps/missing.py"], "APP 'apps/missing.py': no such file"),
+        (["compare", APP, "--backends", "tensorflow,theano"], "backend 'theano': choose one of"),
+        (["compare", "apps/missing.py"], "APP 'apps/missing.py': no such file"),
+        (["predict", str(SHIPPED)], "words: none given"),
+        (["predict", str(SHIPPED), ""], "word '': empty"),
+        (["predict", str(SHIPPED), "deep2"], "has '2'"),
+        (["predict", str(SHIPPED), "déjà"], "has 'é'"),
+        (["predict", str(SHIPPED), "🙂"], "has '🙂'"),
+        (["predict", str(SHIPPED), "a" * 16], "16 characters; the model reads 1 to 15"),
+        (["predict", "missing", "deep"], "missing: no such file"),
+        (["export", "missing"], "missing: no such file"),
+        (["export", "missing", "--format", "tflite"], "format 'tflite': choose one of saved_model, onnx"),
+    ],
+)
+def test_bad_input_is_one_line(monkeypatch, capfd, arguments, message):
+    monkeypatch.setenv("KERAS_BACKEND", os.environ["KERAS_BACKEND"])
+    assert message in fails(monkeypatch, capfd, *arguments)
+
+
+def test_exports_that_cannot_be_written_are_one_line(monkeypatch, capfd, tmp_path, tagger, card):
+    monkeypatch.setenv("KERAS_BACKEND", os.environ["KERAS_BACKEND"])
+    saving.save(tagger[0], tmp_path / "model.keras", card)
+    (tmp_path / "saved_model").mkdir()
+    (tmp_path / "saved_model" / "precious").write_text("")
+    assert "exists; remove it or give another" in fails(monkeypatch, capfd, "export", str(tmp_path))
+    assert [path.name for path in (tmp_path / "saved_model").iterdir()] == ["precious"]
+    (tmp_path / "half.keras").write_bytes((tmp_path / "model.keras").read_bytes()[:9000])
+    for command in (["export", "--output", str(tmp_path / "new")], ["predict"]):
+        words = ["deep"] if command == ["predict"] else []
+        line = fails(monkeypatch, capfd, *command, str(tmp_path / "half.keras"), *words)
+        assert "not a complete .keras file" in line
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_backend_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("kseq.backend.choice.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"backend jax: not installed; pip install 'kseq\[jax\]'"):
+        choose_backend("jax")
+
+
+def test_the_backend_is_the_flag_or_the_environment_or_tensorflow(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert choose_backend("jax") == os.environ["KERAS_BACKEND"] == "jax"
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert choose_backend() == "torch"
+    monkeypatch.delenv("KERAS_BACKEND")
+    assert choose_backend() == os.environ["KERAS_BACKEND"] == "tensorflow"
