@@ -1,19 +1,20 @@
 """From the command line of an app to its `Run`: the flags that all apps share, seeds, and errors as one line."""
 
 import argparse
-import datetime
 import inspect
-import json
 import sys
 import typing
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
+import keras
+
+import kseq
 from kseq.atomic import remove_partial
 from kseq.errors import InputError, KseqError
-from kseq.training.run import CONFIG, Run
-
-FIXED = ("epochs", "batch_size", "seed", "quick", "baselines")  # what a resumed run cannot change
+from kseq.training.folder import CONFIG, new_folder, read_config, resumed_folder
+from kseq.training.run import Run
 
 
 def launch(main: Callable[..., None], *, epochs: int, batch_size: int, quick_epochs: int = 2) -> None:
@@ -31,11 +32,35 @@ def launch(main: Callable[..., None], *, epochs: int, batch_size: int, quick_epo
         batch_size: default of `--batch-size`.
         quick_epochs: default of `--epochs` with `--quick`.
     """
-    path = Path(inspect.getfile(main))
+    app = Path(inspect.getfile(main)).stem
+    options = {name: parameter.default for name, parameter in _options(main).items()}
     given = vars(_parser(main, epochs, batch_size).parse_args())
+    resume, output = given.pop("resume", False), given.pop("output", None)
+    rest = {name: given.pop(name) for name in ("export", "tensorboard", "measure") if name in given}  # not of training
+    settings = {
+        "epochs": quick_epochs if given.get("quick") else epochs,
+        "batch_size": batch_size,
+        "seed": 0,
+        "quick": False,
+        "baselines": True,
+    }
     run = None
     try:
-        run, options = _prepare(path.stem, main, given, {"epochs": epochs, "batch_size": batch_size}, quick_epochs)
+        if resume:
+            folder = resumed_folder(app, output)
+            config = read_config(folder, app)
+            settings, options = {name: config[name] for name in settings}, config["options"]
+            _refuse_changes(given, settings | options, folder)
+            remove_partial(folder)
+        else:
+            folder = new_folder(app, output)
+            settings |= {name: given[name] for name in settings if name in given}
+            options |= {name: given[name] for name in options if name in given}
+        keras.utils.set_random_seed(settings["seed"])
+        run = Run(app=app, folder=folder, **settings, **rest)
+        if not resume:
+            run.save_json(CONFIG, {"app": app, **settings, "options": options, **_provenance()})
+        print(f"{'resuming' if resume else 'run folder'} {folder} ({keras.backend.backend()})", flush=True)
         main(run, **options)
     except KseqError as error:
         _fail(error, error.exit_code)
@@ -85,91 +110,22 @@ def _options(main: Callable[..., None]) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in inspect.signature(main).parameters.items() if p.default is not p.empty}
 
 
-def _prepare(app: str, main: Callable[..., None], given: dict, defaults: dict, quick_epochs: int) -> tuple[Run, dict]:
-    """The run and the options of the app: defaults, overridden by a resumed run's config, or by the flags given."""
-    import keras
-
-    if given.get("quick"):
-        defaults = defaults | {"epochs": quick_epochs}
-    settings = {"seed": 0, "quick": False, "baselines": True} | defaults
-    options = {name: parameter.default for name, parameter in _options(main).items()}
-    resume = given.pop("resume", False)
-    folder = _resumed_folder(app, given.get("output")) if resume else _new_folder(app, given.get("output"))
-    if resume:
-        stored = _read_config(folder, app)
-        remove_partial(folder)
-        settings = {name: stored[name] for name in FIXED}
-        options = stored["options"]
-        for name, value in given.items():
-            known = (settings | options).get(name, value)
-            if value != known:
-                raise InputError(
-                    f"--{name.replace('_', '-')} {value}: the run in {folder} has {known}, and a resumed run cannot "
-                    "change it; leave the flag out, or start a new run with another --output"
-                )
-    settings |= {name: given[name] for name in FIXED if name in given}
-    options |= {name: given[name] for name in options if name in given}
-
-    keras.utils.set_random_seed(settings["seed"])
-    rest = {name: given.get(name) or default for name, default in _PLAIN.items()}
-    run = Run(app=app, folder=folder, **settings, **rest)
-    if not resume:
-        run.save_json(CONFIG, {"app": app, **settings, "options": options, **_versions()})
-    print(f"{'resuming' if resume else 'run folder'} {folder} ({keras.backend.backend()})", flush=True)
-    return run, options
+def _refuse_changes(given: dict, known: dict, folder: Path) -> None:
+    for name, value in given.items():
+        if value != known.get(name):
+            raise InputError(
+                f"--{name.replace('_', '-')} {value}: the run in {folder} has {known.get(name)}, and a resumed run cannot "
+                "change it; leave the flag out, or start a new run with another --output"
+            )
 
 
-_PLAIN = {"export": False, "tensorboard": False, "measure": None}  # flags that do not change what is trained
-
-
-def _versions() -> dict:
-    import keras
-
-    import kseq
-
+def _provenance() -> dict:
     return {
         "backend": keras.backend.backend(),
         "keras": keras.__version__,
         "kseq": kseq.__version__,
-        "started": datetime.datetime.now().isoformat(timespec="seconds"),
+        "started": datetime.now().isoformat(timespec="seconds"),
     }
-
-
-def _new_folder(app: str, output: Path | None) -> Path:
-    folder = output or Path("runs") / app / datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"--output {folder}: exists and is not empty; give --resume to continue it, or another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"--output {folder}: cannot be written ({error.strerror}); give another folder") from error
-    return folder
-
-
-def _resumed_folder(app: str, output: Path | None) -> Path:
-    if output is not None:
-        return output
-    runs = sorted(path.parent for path in (Path("runs") / app).glob(f"*/{CONFIG}"))
-    if not runs:
-        raise InputError(f"--resume: no run in runs/{app}; leave --resume out, or name the run with --output")
-    return runs[-1]
-
-
-def _read_config(folder: Path, app: str) -> dict:
-    path = folder / CONFIG
-    if not path.is_file():
-        raise InputError(f"--resume: {folder} holds no run; give the folder of one, or leave --resume out")
-    try:
-        stored = json.loads(path.read_text())
-        owner = stored["app"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--resume: {path} is not a run's config; give the folder of a run") from error
-    if owner != app:
-        raise InputError(f"--output {folder}: a run of the app {owner}, not {app}; give the folder of a run of {app}")
-    return stored
 
 
 def _fail(message: object, code: int) -> None:

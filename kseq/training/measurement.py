@@ -19,7 +19,9 @@ class Measurement(keras.callbacks.Callback):
 
     In `folder`, `initial.npz` holds the common weights: the first backend writes them, the others read them. Written
     are `<backend>.json` (seconds and bytes) and `<backend>.npz`: the logits of the first batch and the weights after
-    one optimizer step on it, dropout off because each backend draws its own random numbers.
+    one step of gradient descent on it (learning rate 1, so the change is the gradient). Dropout is off there because
+    each backend draws its own random numbers, and the job's optimizer is not used because a warm-up begins with no
+    step at all and Adam's first step is the sign of the gradient, which rounding decides where the gradient is zero.
 
     Args:
         folder: of the comparison.
@@ -69,13 +71,14 @@ def _common_weights(path: Path, own: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def without_dropout(model: keras.Model) -> keras.Model:
-    """A compiled copy of a functional model, with new weights, in which nothing is dropped."""
+    """A copy of a functional model, with new weights, in which nothing is dropped; compiled for gradient descent."""
 
     def silenced(layer: keras.layers.Layer) -> keras.layers.Layer:
         return type(layer).from_config(_no_rates(layer.get_config()))
 
     copy = keras.models.clone_model(model, clone_function=silenced)
-    copy.compile_from_config(model.get_compile_config())
+    descent = keras.saving.serialize_keras_object(keras.optimizers.SGD(1.0))
+    copy.compile_from_config(model.get_compile_config() | {"optimizer": descent})
     return copy
 
 

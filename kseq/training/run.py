@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +18,6 @@ from kseq.training.measurement import Measurement
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-CONFIG = "config.json"
 
 
 @dataclass
@@ -83,7 +82,7 @@ class Run:
             "initial_epoch": initial_epoch,
             "callbacks": callbacks,
             "shuffle": False,  # Batches has its own order
-            "verbose": 2,  # one line an epoch
+            "verbose": 1 if sys.stdout.isatty() else 2,  # a progress bar, or in a log one line an epoch
         }
 
     def load_best(self, model: keras.Model, name: str = "model") -> None:
