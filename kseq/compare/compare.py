@@ -29,9 +29,10 @@ def compare(
 ) -> dict:
     """Run an app on each backend, one process after the other, and compare them.
 
-    All start from the same weights and see the same batches in the same order. One forward pass and one optimizer step
-    on the first batch, without dropout, tell whether they compute the same; dropout makes the training curves differ,
-    for each backend draws its own random numbers. A backend that is missing or fails is a row that says so.
+    All start from the same weights and see the same batches in the same order. One forward pass and one step of
+    gradient descent on the first batch, without dropout, tell whether they compute the same; dropout makes the training
+    curves differ, for each backend draws its own random numbers. A backend that is missing or fails is a row that says
+    so.
 
     Args:
         script: an app, for example `apps/char_tagging.py`.

@@ -27,8 +27,9 @@ svg {{ max-width: 100%; height: auto }}
 <h1>{title}</h1>
 <p>{verdict}</p>
 {table}
-<p>Differences are to {reference}, measured without dropout from common weights on the first batch; allowed are
-{logits:.0e} for logits and {step:.0e} for weights. Each backend draws its own dropout, so the curves differ.</p>
+<p>Differences are to {reference}, measured without dropout from common weights on the first batch, the step being
+gradient descent with learning rate 1; allowed are {logits:.0e} for logits and {step:.0e} for weights.
+Each backend draws its own dropout, so the curves differ.</p>
 {curves}
 </html>
 """
