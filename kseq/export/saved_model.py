@@ -54,11 +54,14 @@ def character_graph(encoder: CharacterEncoder):
         points = tf.strings.unicode_decode(words, "UTF-8")  # ragged (batch, characters)
         places = tf.minimum(tf.searchsorted(codes, points.flat_values), len(codes) - 1)
         known = tf.reduce_all(tf.gather(codes, places) == points.flat_values)
-        tf.debugging.Assert(known, [f"words: only the characters {encoder.characters} can be read, got", shown])
         lengths = points.row_lengths()
         fits = tf.reduce_all((lengths >= 1) & (lengths <= encoder.max_length))
-        tf.debugging.Assert(fits, [f"words: 1 to {encoder.max_length} characters each can be read, got", shown])
-        return points.with_flat_values(tf.gather(numbers, places)).to_tensor(0)
+        checks = [
+            tf.debugging.Assert(known, [f"words: only the characters {encoder.characters} can be read, got", shown]),
+            tf.debugging.Assert(fits, [f"words: 1 to {encoder.max_length} characters each can be read, got", shown]),
+        ]
+        with tf.control_dependencies(checks):  # so that nothing behind them fails first, in words of its own
+            return points.with_flat_values(tf.gather(numbers, places)).to_tensor(0)
 
     return encode
 
