@@ -24,7 +24,7 @@ def CharTagger(
     *,
     max_length: int | None = None,
     cell: Literal["lstm", "gru", "rnn"] = "lstm",
-    units: int = 192,
+    units: int = 160,
     depth: int = 1,
     bidirectional: bool = True,
     embedding: int | Literal["one_hot"] = 32,
@@ -105,7 +105,7 @@ def CharTagger(
 _WORDS = {"vocabulary_size": 27, "num_classes": 4}  # a–z and padding; noun, verb, adjective, adverb
 
 VARIANTS = {
-    "char_tagger": Variant(CharTagger, _WORDS, 348_004, "Hochreiter & Schmidhuber 1997; Schuster & Paliwal 1997"),
+    "char_tagger": Variant(CharTagger, _WORDS, 249_188, "Hochreiter & Schmidhuber 1997; Schuster & Paliwal 1997"),
     "char_tagger_elman": Variant(
         CharTagger,
         _WORDS

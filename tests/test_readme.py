@@ -1,0 +1,75 @@
+"""The README is true: every command and program in it runs, and its table of models is the registry."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kseq.models.registry import variants
+from tests.conftest import tensorflow_only
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SMALL = " --quick --units 8 --no-baselines"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """A folder that looks like the repository, where commands may write."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("apps", "saved_models"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+@tensorflow_only
+def test_every_command_runs(clone):
+    lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    commands = [line for line in lines if line.startswith("kseq ")]
+    assert len(commands) >= 10
+    assert set(lines) - set(commands) == {"make demo", "make test", "source .venv/bin/activate"}
+    for command in commands:
+        words = command.removeprefix("kseq ")
+        if words.startswith("run ") and "--help" not in words:
+            # The resumed run must be small too, and takes its settings from the first.
+            words += "" if "--resume" in words else SMALL
+        done = subprocess.run(
+            [sys.executable, "-m", "kseq", *words.split()], cwd=clone, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+@tensorflow_only
+def test_the_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("demo", "test", "install"):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_program_runs(clone):
+    (program,) = blocks("python")
+    done = subprocess.run([sys.executable, "-c", program], cwd=clone, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert (clone / "tagger" / "saved_model.pb").is_file()
+    for name in ("tagger.keras", "tagger"):
+        (clone / name).rename(clone / f"{name}.done")
+
+
+def test_the_table_of_models_is_the_registry():
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| ([\d,]+) \|", README, flags=re.MULTILINE)
+    expected = [(name, v.model.__name__, f"{v.parameters:,}") for name, v in sorted(variants().items())]
+    assert sorted(rows) == expected
+
+
+@pytest.mark.parametrize("page", ["README.md", "saved_models/README.md", "docs/char_tagging.md", "CONTRIBUTING.md"])
+def test_every_link_and_picture_is_there(page):
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
