@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL = 3
 
 demo: install  ## train the tagger, export it, serve it from a fresh process
 	$(BIN)/kseq run apps/char_tagging.py --backend tensorflow --output $(RUN) --export
-	$(BIN)/kseq predict $(RUN)/saved_model quickly kindness dangerous simplify beautify noisily
+	$(BIN)/kseq predict $(RUN)/saved_model noisily actress accurate beautify
 
 test: lint  ## the whole suite, once a backend; two processes with a thread each, a file of tests in one of them
 	KERAS_BACKEND=tensorflow OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile

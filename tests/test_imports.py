@@ -19,7 +19,7 @@ def test_import_kseq_and_its_data_load_no_keras():
 
 
 def test_the_command_line_starts_without_keras():
-    assert not loaded_after("import kseq.cli") & {"keras", "tensorflow", "torch", "matplotlib", "sklearn"}
+    assert not loaded_after("import kseq.cli, kseq.compare") & {"keras", "tensorflow", "torch", "matplotlib", "sklearn"}
 
 
 def test_kseq_loads_nothing_heavy_that_keras_does_not():

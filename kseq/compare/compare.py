@@ -15,7 +15,6 @@ from kseq.atomic import write_text
 from kseq.backend import require_backend
 from kseq.compare.report import html_report
 from kseq.errors import InputError
-from kseq.training.history import read_history
 
 TOLERANCES = {"logits_difference": 1e-5, "step_difference": 1e-4}  # in float32
 
@@ -105,7 +104,6 @@ def _run(script: Path, backend: str, folder: Path, quick: bool) -> dict:
         "status": "ok",
         **json.loads(measured.read_text()),
         "metrics": {name: value for name, value in main.items() if isinstance(value, float)},
-        "history": read_history(folder / backend / "history.csv"),
     }
 
 

@@ -114,8 +114,8 @@ def _refuse_changes(given: dict, known: dict, folder: Path) -> None:
     for name, value in given.items():
         if value != known.get(name):
             raise InputError(
-                f"--{name.replace('_', '-')} {value}: the run in {folder} has {known.get(name)}, and a resumed run cannot "
-                "change it; leave the flag out, or start a new run with another --output"
+                f"--{name.replace('_', '-')} {value}: the run in {folder} has {known.get(name)} and keeps it; "
+                "leave the flag out, or start a new run with another --output"
             )
 
 

@@ -36,11 +36,16 @@ class Measurement(keras.callbacks.Callback):
         self.initial = _common_weights(self.folder / "initial.npz", model.get_weights())
         model.set_weights(self.initial)
         self.step_ends: list[float] = []
+        self.history: dict[str, list[float]] = {"epoch": []}
         self.began = time.time()
 
     def on_train_batch_end(self, batch, logs=None):
         float(logs["loss"])  # waits for the step where it runs asynchronously
         self.step_ends.append(time.time())
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in {"epoch": epoch + 1, **logs}.items():
+            self.history.setdefault(name, []).append(float(value))
 
     def on_train_end(self, logs=None):
         steps = np.diff(self.step_ends)
@@ -50,6 +55,7 @@ class Measurement(keras.callbacks.Callback):
             "step_seconds": statistics.median(steps) if len(steps) else None,
             "steps": len(self.step_ends),
             "peak_memory_bytes": peak_memory(),
+            "history": self.history,
         }
         silent = without_dropout(self.model)
         silent.set_weights(self.initial)
