@@ -15,8 +15,8 @@ README = (ROOT / "README.md").read_text()
 SMALL = " --quick --units 8 --no-baselines"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,14 @@ def test_the_program_runs(clone):
         (clone / name).rename(clone / f"{name}.done")
 
 
+@tensorflow_only
+def test_the_program_beside_the_saved_models_runs():
+    (program,) = blocks("python", (ROOT / "saved_models" / "README.md").read_text())
+    program += '\nprint(answer["label"].numpy())'
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.stdout.strip() == "[b'adjective' b'adverb']", done.stderr
+
+
 def test_the_table_of_models_is_the_registry():
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| ([\d,]+) \|", README, flags=re.MULTILINE)
     expected = [(name, v.model.__name__, f"{v.parameters:,}") for name, v in sorted(variants().items())]
@@ -70,6 +78,6 @@ def test_the_table_of_models_is_the_registry():
 
 @pytest.mark.parametrize("page", ["README.md", "saved_models/README.md", "docs/char_tagging.md", "CONTRIBUTING.md"])
 def test_every_link_and_picture_is_there(page):
-    text = (ROOT / page).read_text()
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (ROOT / page).parent.joinpath(target).exists(), target
