@@ -10,6 +10,7 @@ import numpy as np
 
 from kseq import saving
 from kseq.atomic import write_text
+from kseq.backend.randomness import random_state, set_random_state
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -32,6 +33,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.table = folder / ("history.csv" if name == "model" else f"history_{name}.csv")
         self.monitor = monitor
         self.history: list[dict[str, float]] = []
+        self.process_random_state: list[str] = []
 
     def restore(self, model: keras.Model) -> int:
         """Put `model` into the state of the last checkpoint; return the number of epochs it has finished."""
@@ -42,9 +44,14 @@ class Checkpoint(keras.callbacks.Callback):
         saving.load_weights(model, self.last)
         for variable, value in zip(_random_states(model), state["random_states"], strict=True):
             variable.assign(np.array(value, dtype="uint32"))
+        self.process_random_state = state["process_random_state"]
         self.history = state["history"]
         self._write_table()
         return len(self.history)
+
+    def on_train_begin(self, logs=None):
+        # Not earlier: until here `fit` looks at the data once, which takes a random number on PyTorch.
+        set_random_state(self.process_random_state)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
@@ -55,6 +62,7 @@ class Checkpoint(keras.callbacks.Callback):
         state = {
             "history": self.history,
             "random_states": [keras.ops.convert_to_numpy(v).tolist() for v in _random_states(self.model)],
+            "process_random_state": random_state(),
         }
         # The best first: killed in between, the epoch is repeated from the last and writes the best again.
         if self._is_best():
