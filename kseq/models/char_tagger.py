@@ -12,10 +12,10 @@ import keras
 from keras import layers
 
 from kseq.errors import InputError
-from kseq.layers import OneHot
+from kseq.layers import GRU, LSTM, OneHot, SimpleRNN
 from kseq.models.registry import Variant
 
-CELLS = {"rnn": layers.SimpleRNN, "gru": layers.GRU, "lstm": layers.LSTM}
+CELLS = {"rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
 
 
 def CharTagger(
