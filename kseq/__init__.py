@@ -1,7 +1,8 @@
 """kseq: sequence and attention models in Keras 3, the same on TensorFlow, JAX and PyTorch.
 
-`kseq.data`, `kseq.layers`, `kseq.models`, `kseq.training`, `kseq.saving`, `kseq.export` and `kseq.compare` load when
-first used, so that `import kseq` is instant and the backend (`KERAS_BACKEND`) can still be chosen after it.
+`kseq.data`, `kseq.layers`, `kseq.models`, `kseq.weights`, `kseq.training`, `kseq.analysis`, `kseq.saving`, `kseq.export`
+and `kseq.compare` load when first used, so that `import kseq` is instant and the backend (`KERAS_BACKEND`) can still be
+chosen after it.
 """
 
 import importlib
@@ -9,7 +10,7 @@ import sys
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("compare", "data", "export", "layers", "models", "saving", "training")
+_SUBMODULES = ("analysis", "compare", "data", "export", "layers", "models", "saving", "training", "weights")
 
 
 def __getattr__(name: str):
