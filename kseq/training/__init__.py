@@ -4,5 +4,6 @@ from kseq.training.classification import classification_metrics, plot_confusion
 from kseq.training.history import plot_history
 from kseq.training.launch import launch
 from kseq.training.run import Run
+from kseq.training.truncated import CarryState, Windows
 
-__all__ = ["Run", "classification_metrics", "launch", "plot_confusion", "plot_history"]
+__all__ = ["CarryState", "Run", "Windows", "classification_metrics", "launch", "plot_confusion", "plot_history"]
