@@ -17,18 +17,19 @@ from kseq.training.folder import CONFIG, new_folder, read_config, resumed_folder
 from kseq.training.run import Run
 
 
-def launch(main: Callable[..., None], *, epochs: int, batch_size: int, quick_epochs: int = 2) -> None:
+def launch(main: Callable[..., None], *, epochs: int = 0, batch_size: int = 0, quick_epochs: int = 2) -> None:
     """Run an app: `launch(main, epochs=12, batch_size=128)` under `if __name__ == "__main__"`.
 
     `main(run, **options)` receives a `Run`; its keyword arguments with defaults become flags of the app
     (`units: int = 128` is `--units`; a `Literal` type lists the choices). The flags that every app has are
-    `--epochs --batch-size --seed --quick --output --resume --export --tensorboard --no-baselines`.
+    `--seed --quick --output`, and those that train something also
+    `--epochs --batch-size --resume --export --tensorboard --no-baselines`.
 
     A `KseqError` or a failed write ends the process with one line and the exit code 2 or 1.
 
     Args:
         main: the app; the docstring of its module is its help.
-        epochs: default of `--epochs`.
+        epochs: default of `--epochs`; 0 if the app trains nothing.
         batch_size: default of `--batch-size`.
         quick_epochs: default of `--epochs` with `--quick`.
     """
@@ -38,7 +39,7 @@ def launch(main: Callable[..., None], *, epochs: int, batch_size: int, quick_epo
     resume, output = given.pop("resume", False), given.pop("output", None)
     rest = {name: given.pop(name) for name in ("export", "tensorboard", "measure") if name in given}  # not of training
     settings = {
-        "epochs": quick_epochs if given.get("quick") else epochs,
+        "epochs": quick_epochs if epochs and given.get("quick") else epochs,
         "batch_size": batch_size,
         "seed": 0,
         "quick": False,
@@ -46,6 +47,8 @@ def launch(main: Callable[..., None], *, epochs: int, batch_size: int, quick_epo
     }
     run = None
     try:
+        if "measure" in rest and not epochs:
+            raise InputError(f"APP {app}: trains nothing, so there is nothing to compare; give an app that trains")
         if resume:
             folder = resumed_folder(app, output)
             config = read_config(folder, app)
@@ -65,10 +68,10 @@ def launch(main: Callable[..., None], *, epochs: int, batch_size: int, quick_epo
     except KseqError as error:
         _fail(error, error.exit_code)
     except OSError as error:
-        hint = f"; when that is mended, continue with --resume --output {run.folder}" if run else ""
+        hint = f"; when that is mended, continue with --resume --output {run.folder}" if run and epochs else ""
         _fail(f"cannot write or read {error.filename or 'a file'}: {error.strerror or error}{hint}", 1)
     except KeyboardInterrupt:
-        _fail(f"interrupted; continue with --resume --output {run.folder}" if run else "interrupted", 130)
+        _fail(f"interrupted; continue with --resume --output {run.folder}" if run and epochs else "interrupted", 130)
 
 
 def _parser(main: Callable[..., None], epochs: int, batch_size: int) -> argparse.ArgumentParser:
@@ -78,16 +81,22 @@ def _parser(main: Callable[..., None], epochs: int, batch_size: int) -> argparse
         argument_default=argparse.SUPPRESS,  # so that only flags really given are seen
     )
     job = parser.add_argument_group("the job")
-    job.add_argument("--epochs", type=_positive, help=f"passes over the training data [{epochs}]")
-    job.add_argument("--batch-size", type=_positive, help=f"samples in an optimizer step [{batch_size}]")
     job.add_argument("--seed", type=int, help="of weights, dropout and data order [0]")
-    job.add_argument("--quick", action="store_true", help="a few samples and epochs, to see that all works")
+    job.add_argument("--quick", action="store_true", help="small and short, to see that all works")
     job.add_argument("--output", type=Path, metavar="FOLDER", help="run folder [runs/<app>/<date>]")
-    job.add_argument("--resume", action="store_true", help="continue the run in --output, or the latest one")
-    job.add_argument("--export", action="store_true", help="write a verified SavedModel into the run folder")
-    job.add_argument("--tensorboard", action="store_true", help="also write TensorBoard logs")
-    job.add_argument("--no-baselines", dest="baselines", action="store_false", help="train the main model only")
-    job.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # set by `kseq compare`
+    if epochs:
+        job.add_argument("--epochs", type=_positive, help=f"passes over the training data [{epochs}]")
+        job.add_argument("--batch-size", type=_positive, help=f"samples in an optimizer step [{batch_size}]")
+        job.add_argument("--resume", action="store_true", help="continue the run in --output, or the latest one")
+        job.add_argument("--export", action="store_true", help="write a verified SavedModel into the run folder")
+        job.add_argument("--tensorboard", action="store_true", help="also write TensorBoard logs")
+    job.add_argument(
+        "--no-baselines",
+        dest="baselines",
+        action="store_false",
+        help="train the main model only" if epochs else argparse.SUPPRESS,
+    )
+    job.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # set by `kseq compare`, with the one before
     own = parser.add_argument_group("this app")
     for name, parameter in _options(main).items():
         choices = typing.get_args(parameter.annotation) or None

@@ -31,7 +31,7 @@ class Run:
     Attributes:
         app: name of the app.
         folder: where everything is written.
-        epochs: passes over the training data.
+        epochs: passes over the training data; 0 in an app that trains nothing.
         batch_size: samples in an optimizer step.
         seed: of weights, dropout and data order.
         quick: whether to use little data, only to see that all works.

@@ -143,3 +143,23 @@ def test_an_interrupt_says_how_to_continue(monkeypatch, capsys, tmp_path):
 
     message = fails(monkeypatch, capsys, "--output", tmp_path / "run", code=130, main=main)
     assert f"interrupted; continue with --resume --output {tmp_path / 'run'}" in message
+
+
+def test_an_app_that_trains_nothing_has_no_flags_of_training(monkeypatch, capsys, tmp_path):
+    seen = {}
+
+    def main(run, *, units=8):
+        seen.update(vars(run) | {"units": units})
+
+    monkeypatch.setattr(sys, "argv", ["job.py", "--quick", "--output", str(tmp_path / "run")])
+    launch(main)
+    assert (seen["epochs"], seen["quick"], seen["units"]) == (0, True, 8)
+    for flags, message in (
+        (["--epochs", "3"], "unrecognized arguments: --epochs 3"),
+        (["--measure", str(tmp_path)], "trains nothing, so there is nothing to compare"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["job.py", *flags])
+        with pytest.raises(SystemExit) as caught:
+            launch(main)
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
