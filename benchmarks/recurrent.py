@@ -115,19 +115,17 @@ def keras_runs(name: str, shape: tuple, x, mask, *, ours: bool) -> dict:
     library = kseq.layers if ours else keras.layers
     units = shape[-1]
 
-    def stack(inputs, mask):
-        if name.startswith("2-layer"):
-            for level in range(2):
-                inputs = layers[level](inputs, mask=mask)
-            return inputs
-        return layers[0](inputs, mask=mask)
+    def stack(inputs, mask, training):
+        for layer in layers:
+            inputs = layer(inputs, mask=mask, training=training)
+        return inputs
 
     if name.startswith("2-layer"):
         layers = [keras.layers.Bidirectional(library.LSTM(units, return_sequences=True)) for _ in range(2)]
     else:
         options = {"reset_after": False} if "before" in name else {}
         layers = [getattr(library, name.split(",")[0])(units, return_sequences=True, **options)]
-    stack(keras.ops.convert_to_tensor(x), None if mask is None else keras.ops.convert_to_tensor(mask))  # builds
+    stack(keras.ops.convert_to_tensor(x), None if mask is None else keras.ops.convert_to_tensor(mask), False)  # builds
     variables = [variable for layer in layers for variable in layer.trainable_variables]
     return {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()](stack, variables, x, mask)
 
@@ -141,13 +139,13 @@ def _tensorflow(stack, variables, x, mask):
 
     @tf.function
     def forward(x):
-        return stack(x, mask)
+        return stack(x, mask, False)
 
     @tf.function
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.reduce_sum(stack(x, mask))
+            loss = tf.reduce_sum(stack(x, mask, True))
         return tape.gradient(loss, [x, *values])
 
     return {"inference": lambda: forward(x).numpy(), "training step": lambda: [g.numpy() for g in step(x)]}
@@ -160,12 +158,12 @@ def _jax(stack, variables, x, mask):
     x = jax.numpy.asarray(x)
     mask = None if mask is None else jax.numpy.asarray(mask)
 
-    def run(x, values):
+    def run(x, values, training=False):
         with keras.StatelessScope(list(zip(variables, values, strict=True))):
-            return stack(x, mask)
+            return stack(x, mask, training)
 
     forward = jax.jit(run)
-    step = jax.jit(jax.grad(lambda x, values: run(x, values).sum(), argnums=(0, 1)))
+    step = jax.jit(jax.grad(lambda x, values: run(x, values, True).sum(), argnums=(0, 1)))
     values = [variable.value for variable in variables]
     return {
         "inference": lambda: jax.block_until_ready(forward(x, values)),
@@ -178,7 +176,9 @@ def _torch(stack, variables, x, mask):
 
     x = torch.tensor(x, requires_grad=True)
     mask = None if mask is None else torch.tensor(mask)
-    return _torch_both(lambda: stack(x, mask), [x, *(variable.value for variable in variables)])
+    return _torch_both(
+        lambda: stack(x, mask, torch.is_grad_enabled()), [x, *(variable.value for variable in variables)]
+    )
 
 
 def torch_runs(name: str, shape: tuple, x) -> dict | None:

@@ -1,8 +1,8 @@
 """kseq: sequence and attention models in Keras 3, the same on TensorFlow, JAX and PyTorch.
 
-`kseq.data`, `kseq.layers`, `kseq.models`, `kseq.weights`, `kseq.training`, `kseq.analysis`, `kseq.saving`, `kseq.export`
-and `kseq.compare` load when first used, so that `import kseq` is instant and the backend (`KERAS_BACKEND`) can still be
-chosen after it.
+`kseq.data`, `kseq.layers`, `kseq.models`, `kseq.weights`, `kseq.training`, `kseq.analysis`, `kseq.saving`,
+`kseq.export` and `kseq.compare` load when first used, so that `import kseq` is instant and the backend
+(`KERAS_BACKEND`) can still be chosen after it.
 """
 
 import importlib

@@ -148,7 +148,18 @@ class GRUEquations:
 
 
 def recurrence(
-    equations, x, mask, states, kernel, recurrent_kernel, bias, recurrent_bias=None, *, masked="hold", cell_state=True
+    equations,
+    x,
+    mask,
+    states,
+    kernel,
+    recurrent_kernel,
+    bias,
+    recurrent_bias=None,
+    *,
+    masked="hold",
+    cell_state=True,
+    training=True,
 ):
     """Run a recurrent layer over a batch of sequences.
 
@@ -163,6 +174,7 @@ def recurrence(
         recurrent_bias: `(gates * units,)`, added to W h, of `GRUEquations` with `reset_after`.
         masked: h at masked steps: that of the last valid step, or h_0 before the first ("hold"), "zero", or "any".
         cell_state: whether the last c of an LSTM is wanted.
+        training: whether a gradient is to be expected.
 
     Returns:
         h_1 … h_T, `(batch, time, units)`, and the states after the last step.
@@ -228,7 +240,7 @@ def recurrence(
     x = ops.transpose(x, (1, 0, 2))  # (time, batch, dim)
     mask = None if mask is None else ops.transpose(mask)[..., None]  # (time, batch, 1)
     arguments = (x, mask, kernel, bias, recurrent_kernel, recurrent_bias, *states)
-    h, *last = with_gradient(primal, forward, backward)(*arguments)
+    h, *last = with_gradient(primal, forward, backward, training=training)(*arguments)
     if masked == "zero" and mask is not None:
         h = ops.where(mask, h, 0)
     return ops.transpose(h, (1, 0, 2)), list(last)

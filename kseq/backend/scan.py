@@ -50,13 +50,17 @@ def _scan_tensorflow(step, states, sequences, sizes, prepare, reverse):
 
     time = sequences[0].shape[0] or tf.shape(sequences[0])[0]
     outputs = tuple(tf.TensorArray(states[0].dtype, time, element_shape=(None, size)) for size in sizes)
+    if sequences[0].shape[0] is None:  # XLA refuses a slice that cannot fit, even in a loop that does not run
+        missing = tf.maximum(STEPS - time, 0)
+        sequences = tuple(tf.pad(sequence, [[0, missing], [0, 0], [0, 0]]) for sequence in sequences)
     state = (0, states, outputs)
     for steps in (STEPS, 1):  # then the steps that are left over
+        if steps > (sequences[0].shape[0] or STEPS):
+            continue
 
         def body(done, states, outputs, steps=steps):
             start = time - done - steps if reverse else done
-            # Not a slice: XLA would refuse one longer than the sequence even in a loop that does not run.
-            inputs = prepare(*(tf.gather(s, start + tf.range(steps)) for s in sequences))
+            inputs = prepare(*(tf.slice(s, [start, 0, 0], [steps, -1, -1]) for s in sequences))
             inputs = list(zip(*(tf.unstack(tensor, steps) for tensor in inputs), strict=True))
             for t in reversed(range(steps)) if reverse else range(steps):
                 before = states
@@ -90,17 +94,19 @@ def _scan_torch(step, states, sequences, sizes, prepare, reverse):
 _SCANS = {"jax": _scan_jax, "tensorflow": _scan_tensorflow, "torch": _scan_torch}
 
 
-def with_gradient(primal: Callable, forward: Callable, backward: Callable) -> Callable:
+def with_gradient(primal: Callable, forward: Callable, backward: Callable, *, training: bool = True) -> Callable:
     """A function of tensors whose gradient is `backward`, in the manner of `jax.custom_vjp`.
 
     `keras.ops.custom_gradient` would do, but allows one output only on PyTorch (Keras 3.15). There is no second
     derivative.
 
     Args:
-        primal: `primal(*arguments) -> outputs`, run where no gradient is wanted and the backend can tell (JAX).
+        primal: `primal(*arguments) -> outputs`, run where no gradient is wanted, as far as the backend can tell.
         forward: `forward(*arguments) -> (outputs, residuals)`, run otherwise.
         backward: `backward(residuals, gradients of the outputs) -> gradients of the arguments`, `None` for an argument
             that has none. `residuals` are a tuple of tensors and `None`s.
+        training: whether a gradient is to be expected; TensorFlow, which cannot tell, runs `primal` if not, and
+            `forward` should the gradient be wanted all the same.
     """
 
     def function(*arguments):
@@ -115,14 +121,17 @@ def with_gradient(primal: Callable, forward: Callable, backward: Callable) -> Ca
             return tuple(of_arguments[i] for i in present)
 
         derived = _GRADIENTS[keras.backend.backend()](
-            lambda *tensors: primal(*complete(tensors)), lambda *tensors: forward(*complete(tensors)), gradients
+            lambda *tensors: primal(*complete(tensors)),
+            lambda *tensors: forward(*complete(tensors)),
+            gradients,
+            training,
         )
         return derived(*(arguments[i] for i in present))
 
     return function
 
 
-def _gradient_jax(primal, forward, backward):
+def _gradient_jax(primal, forward, backward, _):
     import jax
 
     function = jax.custom_vjp(primal)
@@ -130,18 +139,37 @@ def _gradient_jax(primal, forward, backward):
     return function
 
 
-def _gradient_tensorflow(primal, forward, backward):
+def _gradient_tensorflow(primal, forward, backward, training):
     import tensorflow as tf
+
+    def refuse(*_):
+        raise NotImplementedError(
+            "this gradient has no second derivative; kseq.layers: use_cudnn=False takes a plain loop"
+        )
+
+    @tf.custom_gradient
+    def once(*gradients):  # or TensorFlow would take the residuals for constants, and say nothing
+        return gradients, refuse
 
     @tf.custom_gradient
     def function(*tensors):
-        outputs, residuals = forward(*tensors)
-        return outputs, lambda *gradients: backward(residuals, gradients)
+        if training:
+            outputs, residuals = forward(*tensors)
+        else:
+            outputs, residuals = primal(*tensors), None
+
+        def derivative(*of_outputs):
+            found = backward(residuals or forward(*tensors)[1], of_outputs)
+            present = once(*(gradient for gradient in found if gradient is not None))
+            present = iter(present if isinstance(present, (list, tuple)) else [present])
+            return [None if gradient is None else next(present) for gradient in found]
+
+        return outputs, derivative
 
     return function
 
 
-def _gradient_torch(primal, forward, backward):
+def _gradient_torch(primal, forward, backward, _):
     import torch
 
     run, differentiate = forward, backward

@@ -15,7 +15,18 @@ CLOSED = 1e4  # a pre-activation at which a sigmoid is exactly 1, and at its neg
 
 
 def recurrence(
-    equations, x, mask, states, kernel, recurrent_kernel, bias, recurrent_bias=None, *, masked="hold", cell_state=True
+    equations,
+    x,
+    mask,
+    states,
+    kernel,
+    recurrent_kernel,
+    bias,
+    recurrent_bias=None,
+    *,
+    masked="hold",
+    cell_state=True,
+    training=True,
 ):
     """As `kseq.backend.recurrence.recurrence`, for the equations in `KERNELS`.
 

@@ -8,6 +8,8 @@ Symbols, with row vectors: x_t (dim,), h_t (units,), U the `kernel` (dim, gates 
 (units, gates · units), b the `bias`.
 """
 
+from numbers import Integral
+
 import keras
 from keras import ops
 
@@ -39,15 +41,16 @@ class Recurrence:
     `go_backwards` reads the sequence (and its mask) from the end, and outputs are in the order of reading. `unroll` is
     accepted and changes nothing: unrolling is never faster here.
 
-    The gradient has no second derivative; `use_cudnn=False` (of LSTM and GRU), an activation other than tanh, sigmoid,
-    relu or linear, and dropout of the states take a plain loop, which the backend differentiates to any order.
+    The gradient has no second derivative on TensorFlow and PyTorch. A plain loop, which the backend differentiates to
+    any order, is taken with `use_cudnn=False` (of LSTM and GRU), with an activation other than tanh, sigmoid, relu or
+    linear, and where states are dropped.
 
     Raises:
         InputError: for units below 1, an unknown activation, no time step, a mask or states of the wrong shape.
     """
 
     def __init__(self, units, *args, **kwargs):
-        if not isinstance(units, int) or units < 1:
+        if not isinstance(units, Integral) or units < 1:
             raise InputError(f"units {units!r}: give the size of the hidden state, an integer of 1 or more")
         for argument in ("activation", "recurrent_activation"):
             try:
@@ -114,7 +117,7 @@ class Recurrence:
             x = x * ops.expand_dims(cell.get_dropout_mask(x[:, 0]), axis=1)
         kernel, recurrent_kernel = (ops.cast(w, self.compute_dtype) for w in (cell.kernel, cell.recurrent_kernel))
         biases = [ops.cast(bias, self.compute_dtype) for bias in self._biases()]
-        options = {"masked": masked, "cell_state": self.return_state or self.stateful}
+        options = {"masked": masked, "cell_state": self.return_state or self.stateful, "training": training}
         return recurrence(equations, x, mask, states, kernel, recurrent_kernel, *biases, **options)
 
     def _biases(self):

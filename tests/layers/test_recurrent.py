@@ -247,6 +247,29 @@ def test_a_nan_stays_in_its_sequence_and_masked_ones_nowhere(cell):
     assert all(np.isfinite(gradient).all() for gradient in gradients(loss, [spoilt, kernel]))
 
 
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX differentiates our gradient too")
+def test_a_second_derivative_is_refused_and_that_of_the_plain_loop_is_not():
+    def penalty(layer, x):
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                value = ops.sum(layer(x))
+            return ops.sum(tape.gradient(value, x) ** 2)
+        import torch
+
+        (slope,) = torch.autograd.grad(ops.sum(layer(x)), x, create_graph=True)
+        return ops.sum(slope**2)
+
+    layer = randomized(GRU(UNITS, reset_after=False))
+    with pytest.raises((NotImplementedError, RuntimeError), match="no second derivative|does not require grad"):
+        gradients(lambda x: penalty(layer, x), [X])
+    layer.use_cudnn = False
+    (found,) = gradients(lambda x: penalty(layer, x), [X])
+    assert np.abs(found).max() > 0
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_any_batch_and_length(cell):
     make, arguments, *_ = CELLS[cell]
