@@ -71,8 +71,9 @@ class Checkpoint(keras.callbacks.Callback):
         self._write_table()
 
     def _is_best(self) -> bool:
-        values = [row[self.monitor] for row in self.history]
-        return values[-1] == (min(values) if self.monitor.endswith("loss") else max(values))
+        *before, now = (row[self.monitor] for row in self.history)
+        known = [value for value in before if np.isfinite(value)]
+        return not known or (now <= min(known) if self.monitor.endswith("loss") else now >= max(known))
 
     def _write_table(self) -> None:
         text = io.StringIO()

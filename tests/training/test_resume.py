@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from kseq import saving
+from kseq.training.checkpoint import Checkpoint
 
 JOB = Path(__file__).parent / "job.py"
 EPOCHS = 6
@@ -111,3 +112,20 @@ def test_checkpoints_are_whole_models(tmp_path, name):
     model = saving.load(tmp_path / "run" / "checkpoints" / name)
     assert model.predict(np.ones((2, 6), "int32"), verbose=0).shape == (2, 4)
     assert model.optimizer is not None
+
+
+@pytest.mark.parametrize(
+    ("monitor", "values", "best"),
+    [
+        ("val_loss", [2.0, 1.0, 1.5, np.nan, 0.5], [0, 1, 4]),
+        ("val_accuracy", [0.5, 0.5, 0.4, 0.6], [0, 1, 3]),
+        ("val_loss", [np.nan, np.nan, 3.0], [0, 1, 2]),  # there is a best model whatever happens
+    ],
+)
+def test_the_best_epoch(tmp_path, monitor, values, best):
+    checkpoint = Checkpoint(tmp_path, "model", monitor)
+    chosen = []
+    for epoch, value in enumerate(values):
+        checkpoint.history.append({monitor: value})
+        chosen += [epoch] * checkpoint._is_best()
+    assert chosen == best
