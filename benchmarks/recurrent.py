@@ -7,6 +7,7 @@ have sequences of T/2 to T steps, padded on the right; `torch.nn` then reads the
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ SHAPES = {
     "32 × 100, 128 units": (32, 100, 128, 128),
     "16 × 400, 256 units": (16, 400, 256, 256),
 }  # batch, T, dim, units
+QUICK = {"2 × 7, 4 units": (2, 7, 3, 4)}
 LAYERS = ("SimpleRNN", "LSTM", "GRU", "GRU, reset before", "2-layer bidirectional LSTM")
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -26,12 +28,12 @@ def main() -> None:
     parser.add_argument("--backends", default=",".join(BACKENDS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the shapes, the small one first")
+    parser.add_argument("--quick", action="store_true", help="a tiny shape, to see that all works")
     parser.add_argument("--json", action="store_true", help="print the medians")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
-        print(json.dumps(measure(given.rounds, given.threads, given.shapes)))
+        print(json.dumps(measure(QUICK if given.quick else SHAPES, given.rounds, given.threads)))
         return
     rows = {}
     for backend in given.backends.split(","):
@@ -43,7 +45,7 @@ def main() -> None:
             "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={'true' if given.threads > 1 else 'false'}",
         }
         command = [sys.executable, __file__, "--measure", "--rounds", str(given.rounds)]
-        command += ["--threads", str(given.threads), "--shapes", str(given.shapes)]
+        command += ["--threads", str(given.threads)] + ["--quick"] * given.quick
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
         rows[backend] = json.loads(done.stdout.splitlines()[-1])
     print(json.dumps(rows, indent=1) if given.json else table(rows))
@@ -65,7 +67,7 @@ def table(rows: dict) -> str:
     return "\n".join(lines)
 
 
-def measure(rounds: int, threads: int, shapes: int) -> dict:
+def measure(shapes: dict, rounds: int, threads: int) -> dict:
     """Median milliseconds by case and contender, on the backend of this process."""
     import keras
     import numpy as np
@@ -78,7 +80,7 @@ def measure(rounds: int, threads: int, shapes: int) -> dict:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
     medians = {}
-    for (shape_name, shape), layer in ((s, layer) for s in list(SHAPES.items())[:shapes] for layer in LAYERS):
+    for (shape_name, shape), layer in itertools.product(shapes.items(), LAYERS):
         for masked in (False, True):
             batch, steps, dim, _ = shape
             x = np.random.default_rng(0).normal(size=(batch, steps, dim)).astype("float32")
@@ -93,7 +95,9 @@ def measure(rounds: int, threads: int, shapes: int) -> dict:
                 runs = {name: both[kind] for name, both in contenders.items() if both}
                 times = {name: [] for name in runs}
                 for number in range(rounds + 2):
-                    for name, run in runs.items():
+                    names = list(runs)
+                    for name in names[number % len(names) :] + names[: number % len(names)]:  # whom one follows matters
+                        run = runs[name]
                         began = time.perf_counter()
                         run()
                         if number >= 2:  # the first compile

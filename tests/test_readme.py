@@ -1,5 +1,6 @@
 """The README is true: every command and program in it runs, and its table of models is the registry."""
 
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,12 @@ from tests.conftest import tensorflow_only
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "saved_models" / "README.md",
+    *(ROOT / "docs").glob("*.md"),
+]
 SMALL = " --quick --units 8 --no-baselines"
 
 
@@ -33,7 +40,8 @@ def test_every_command_runs(clone):
     lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("kseq ")]
     assert len(commands) >= 10
-    assert set(lines) - set(commands) == {"make demo", "make test", "source .venv/bin/activate"}
+    others = {"make demo", "make test", "source .venv/bin/activate", "python benchmarks/recurrent.py"}
+    assert set(lines) - set(commands) == others
     for command in commands:
         words = command.removeprefix("kseq ")
         if words.startswith("run ") and "--help" not in words:
@@ -45,12 +53,32 @@ def test_every_command_runs(clone):
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
+def test_the_benchmark_runs():
+    """With a tiny shape; its figures say nothing then."""
+    backend = os.environ["KERAS_BACKEND"]
+    command = [sys.executable, "benchmarks/recurrent.py", "--quick", "--rounds", "1", "--backends", backend]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout.strip().splitlines()
+    assert len(rows) == 2 + 5 * 2 * 2  # layers, masked or not, inference and training
+    assert all(float(row.split("|")[2].split()[0]) > 0 for row in rows[2:])
+
+
 @tensorflow_only
 def test_the_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     for target in ("demo", "test", "install"):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
     assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_the_programs_of_a_page_run(page, tmp_path):
+    for program in blocks("python", (ROOT / "docs" / page).read_text()):
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_program_runs(clone):
@@ -76,7 +104,7 @@ def test_the_table_of_models_is_the_registry():
     assert sorted(rows) == expected
 
 
-@pytest.mark.parametrize("page", ["README.md", "saved_models/README.md", "docs/char_tagging.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", [str(path.relative_to(ROOT)) for path in PAGES])
 def test_every_link_and_picture_is_there(page):
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):

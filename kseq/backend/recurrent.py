@@ -30,7 +30,7 @@ def recurrence(equations, *arguments, **options):
 
 
 def plain_recurrence(cell, x, mask, states, training, *, masked="hold"):
-    """A Keras cell step by step, differentiated by the backend; arguments and results as of `recurrence`."""
+    """A Keras cell step by step, differentiated by the backend; results, and `masked`, as of `recurrence`."""
     if mask is not None:
         x = ops.where(mask[..., None], x, 0)
     sequences = (ops.transpose(x, (1, 0, 2)),)  # (time, batch, dim)
@@ -52,7 +52,7 @@ def plain_recurrence(cell, x, mask, states, training, *, masked="hold"):
 
 def has_keras_kernel(layer) -> bool:
     """Whether Keras's own loop of `layer` would run on cuDNN here and ours would not: a GPU, not under PyTorch."""
-    if keras.backend.backend() == "torch" or not hasattr(layer, "use_cudnn") or layer.use_cudnn is False:
+    if keras.backend.backend() == "torch" or isinstance(layer, keras.layers.SimpleRNN) or layer.use_cudnn is False:
         return False
     if keras.backend.backend() == "jax":
         import jax

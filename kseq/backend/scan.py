@@ -97,16 +97,16 @@ _SCANS = {"jax": _scan_jax, "tensorflow": _scan_tensorflow, "torch": _scan_torch
 def with_gradient(primal: Callable, forward: Callable, backward: Callable, *, training: bool = True) -> Callable:
     """A function of tensors whose gradient is `backward`, in the manner of `jax.custom_vjp`.
 
-    `keras.ops.custom_gradient` would do, but allows one output only on PyTorch (Keras 3.15). There is no second
-    derivative.
+    `keras.ops.custom_gradient` would do, but allows one output only on PyTorch (Keras 3.15). There is no forward mode,
+    and no second derivative on TensorFlow and PyTorch.
 
     Args:
-        primal: `primal(*arguments) -> outputs`, run where no gradient is wanted, as far as the backend can tell.
+        primal: `primal(*arguments) -> outputs`, run where no gradient is wanted, if the backend can tell (JAX).
         forward: `forward(*arguments) -> (outputs, residuals)`, run otherwise.
         backward: `backward(residuals, gradients of the outputs) -> gradients of the arguments`, `None` for an argument
             that has none. `residuals` are a tuple of tensors and `None`s.
         training: whether a gradient is to be expected; TensorFlow, which cannot tell, runs `primal` if not, and
-            `forward` should the gradient be wanted all the same.
+            differentiates it by itself should it be asked to.
     """
 
     def function(*arguments):
@@ -142,9 +142,12 @@ def _gradient_jax(primal, forward, backward, _):
 def _gradient_tensorflow(primal, forward, backward, training):
     import tensorflow as tf
 
+    if not training:
+        return primal
+
     def refuse(*_):
         raise NotImplementedError(
-            "this gradient has no second derivative; kseq.layers: use_cudnn=False takes a plain loop"
+            "this gradient has no second derivative and no forward mode; make the recurrent layer with use_cudnn=False"
         )
 
     @tf.custom_gradient
@@ -153,13 +156,10 @@ def _gradient_tensorflow(primal, forward, backward, training):
 
     @tf.custom_gradient
     def function(*tensors):
-        if training:
-            outputs, residuals = forward(*tensors)
-        else:
-            outputs, residuals = primal(*tensors), None
+        outputs, residuals = forward(*tensors)
 
         def derivative(*of_outputs):
-            found = backward(residuals or forward(*tensors)[1], of_outputs)
+            found = backward(residuals, of_outputs)
             present = once(*(gradient for gradient in found if gradient is not None))
             present = iter(present if isinstance(present, (list, tuple)) else [present])
             return [None if gradient is None else next(present) for gradient in found]

@@ -36,10 +36,11 @@ def recurrence(
     """
     if mask is not None:
         padding = ~mask
-        if torch.is_grad_enabled():
-            x = _replace(x, padding)  # 0 · NaN would be the gradient of a weight
+        keeps_cell = isinstance(equations, LSTMEquations) and cell_state
+        if torch.is_grad_enabled() or keeps_cell:
+            x = _replace(x, padding)  # NaN would reach gradients of weights, as 0 · NaN, and the cell state
         x, mask, place = _to_the_front(x, mask)
-        if isinstance(equations, LSTMEquations) and cell_state:
+        if keeps_cell:
             x = torch.cat([x, (~mask)[..., None].to(x.dtype)], dim=-1)
             units = recurrent_kernel.shape[0]
             gates = x.new_zeros(1, 4 * units)

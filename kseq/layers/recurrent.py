@@ -34,35 +34,47 @@ class Recurrence:
     Output shape: `(batch, units)`, or `(batch, time, units)` with `return_sequences`; with `return_state` also the last
     states, `(batch, units)` each.
 
-    Masking: at a masked step the states stay as they are and the output is that of the last valid step (zero before the
-    first one), or zero with `zero_output_for_mask`. Each step is masked or not by itself: padding on the left or on the
-    right, holes, rows without any valid step. What stands at a masked step, NaN included, reaches no output.
+    Masking: at a masked step the states stay as they are and the output is that of the last valid step, zero before the
+    first one whatever the initial state; with `zero_output_for_mask` it is zero. Each step is masked or not by itself:
+    padding on the left or on the right, holes, rows without any valid step. What stands at a masked step, NaN included,
+    reaches no output.
 
     `go_backwards` reads the sequence (and its mask) from the end, and outputs are in the order of reading. `unroll` is
     accepted and changes nothing: unrolling is never faster here.
 
-    The gradient has no second derivative on TensorFlow and PyTorch. A plain loop, which the backend differentiates to
-    any order, is taken with `use_cudnn=False` (of LSTM and GRU), with an activation other than tanh, sigmoid, relu or
-    linear, and where states are dropped.
+    The gradient has no forward mode, and on TensorFlow and, in part, PyTorch no second derivative. A plain loop, which
+    the backend differentiates in any way, is taken with `use_cudnn=False`, with an activation other than tanh, sigmoid,
+    relu or linear, and where states are dropped.
 
     Raises:
         InputError: for units below 1, an unknown activation, no time step, a mask or states of the wrong shape.
     """
 
-    def __init__(self, units, *args, **kwargs):
+    def __init__(self, units, *args, use_cudnn="auto", **kwargs):
         if not isinstance(units, Integral) or units < 1:
             raise InputError(f"units {units!r}: give the size of the hidden state, an integer of 1 or more")
-        for argument in ("activation", "recurrent_activation"):
+        names = ("activation", "recurrent_activation")
+        for argument, value in [*zip(names, args, strict=False), *((name, kwargs.get(name)) for name in names)]:
             try:
-                keras.activations.get(kwargs.get(argument))
+                keras.activations.get(value if isinstance(value, str) else None)
             except ValueError:
                 raise InputError(
-                    f"{argument} {kwargs[argument]!r}: not known to Keras; give a name such as 'tanh', or a function"
+                    f"{argument} {value!r}: not known to Keras; give a name such as 'tanh', or a function"
                 ) from None
-        super().__init__(units, *args, **kwargs)
+        if use_cudnn not in ("auto", True, False):
+            raise InputError(f"use_cudnn {use_cudnn!r}: give 'auto', or False for the plain loop")
+        super().__init__(int(units), *args, **kwargs)
+        self.use_cudnn = use_cudnn
+        self._begins_with_zeros = False
+
+    def get_config(self):
+        return super().get_config() | {"use_cudnn": self.use_cudnn}
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
+        if isinstance(mask, (list, tuple)):  # Keras gives one for each input, the states among them
+            mask = mask[0] if mask[0] is None or hasattr(mask[0], "shape") else ops.convert_to_tensor(mask)
         self._check(sequences, initial_state, mask)
+        # For inner_loop, which Keras calls: before the first valid step h is the initial state.
         self._begins_with_zeros = initial_state is None and not self.stateful
         return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
 
@@ -83,7 +95,6 @@ class Recurrence:
             The last output `(batch, units)`, the outputs `(batch, time, units)`, the list of last states.
         """
         states = list(initial_state) if isinstance(initial_state, (list, tuple)) else [initial_state]
-        mask = mask[0] if isinstance(mask, (list, tuple)) else mask
         if self.stateful:
             states = [ops.copy(state) for state in states]  # PyTorch overwrites them before the backward pass
         if mask is None and has_keras_kernel(self):
@@ -102,7 +113,7 @@ class Recurrence:
             return ops.where(mask[:, -1:], last, 0), h, states
         if self._begins_with_zeros:
             return last, h, states
-        seen = ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0  # before the first valid step h is the initial state
+        seen = ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
         return ops.where(seen[:, -1:], last, 0), ops.where(seen[..., None], h, 0), states
 
     def _carry(self, x, mask, states, training):
@@ -111,7 +122,7 @@ class Recurrence:
         drops_inputs = training and cell.dropout > 0
         is_split = drops_inputs and getattr(cell, "implementation", 2) == 1  # a dropout mask of its own for each gate
         drops_states = training and cell.recurrent_dropout > 0
-        if equations is None or is_split or drops_states or getattr(self, "use_cudnn", "auto") is False:
+        if equations is None or is_split or drops_states or self.use_cudnn is False:
             return plain_recurrence(cell, x, mask, states, training, masked=masked)
         if drops_inputs:
             x = x * ops.expand_dims(cell.get_dropout_mask(x[:, 0]), axis=1)
@@ -128,7 +139,7 @@ class Recurrence:
         batch, time = sequences.shape[:2]
         if time == 0:
             raise InputError(f"sequences of shape {tuple(sequences.shape)}: no time step; give at least one")
-        if mask is not None and not isinstance(mask, (list, tuple)):
+        if mask is not None:
             _check_shape("mask", mask.shape, (batch, time), "(batch, time)")
         if initial_state is None:
             return
@@ -137,7 +148,7 @@ class Recurrence:
         if len(states) != len(sizes):
             raise InputError(f"initial_state: {len(states)} tensors; {self.name} has {len(sizes)}, (batch, units) each")
         for state, size in zip(states, sizes, strict=True):
-            _check_shape("initial_state", state.shape, (batch, size), "(batch, units)")
+            _check_shape("initial_state", getattr(state, "shape", ()), (batch, size), "(batch, units)")
 
 
 def _check_shape(argument, shape, expected, axes):

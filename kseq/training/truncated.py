@@ -2,7 +2,8 @@
 
 A sequence of `time` steps is cut into windows of `length`. The model has stateful recurrent layers: the state with
 which one window ends begins the next, but no gradient flows back over the edge. Memory and the time of a step grow with
-`length`, not with the sequence, while what is computed forwards is what one pass over the whole would compute.
+`length`, not with the sequence, while what is computed forwards at valid steps is what one pass over the whole would
+compute.
 
     train = Windows(inputs, targets, batch_size=16, length=50, seed=0)
     model.fit(train, epochs=10, shuffle=False, callbacks=[CarryState(train)])

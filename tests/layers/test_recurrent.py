@@ -247,27 +247,72 @@ def test_a_nan_stays_in_its_sequence_and_masked_ones_nowhere(cell):
     assert all(np.isfinite(gradient).all() for gradient in gradients(loss, [spoilt, kernel]))
 
 
+@pytest.mark.parametrize("stateful", [False, True])
+@pytest.mark.parametrize("padding", [np.nan, np.inf, 1e8])
+@pytest.mark.parametrize("cell", CELLS)
+def test_padding_reaches_no_state_at_inference(cell, padding, stateful):
+    make, arguments, *_ = CELLS[cell]
+    entry = keras.Input(batch_shape=(BATCH, TIME, DIM)), keras.Input(batch_shape=(BATCH, TIME), dtype="bool")
+    layer = randomized(make(UNITS, return_state=True, stateful=stateful, **arguments))
+    model = keras.Model(entry, layer(entry[0], mask=entry[1]))
+    for mask in (RIGHT, MIXED):
+        results = []
+        for value in (0, padding):
+            layer.reset_state()
+            padded = np.where(mask[..., None], X, value).astype("float32")
+            results.append([model.predict([padded, mask], batch_size=BATCH, verbose=0) for _ in range(2)][-1])
+        for one, other in zip(*results, strict=True):
+            np.testing.assert_allclose(other, one, atol=1e-6)
+
+
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX differentiates our gradient too")
-def test_a_second_derivative_is_refused_and_that_of_the_plain_loop_is_not():
+@pytest.mark.parametrize(
+    ("make", "arguments"), [(SimpleRNN, {"activation": "sigmoid"}), (GRU, {"reset_after": False})], ids=["rnn", "gru"]
+)
+def test_a_second_derivative_is_refused_and_that_of_the_plain_loop_is_not(make, arguments):
     def penalty(layer, x):
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
             with tf.GradientTape() as tape:
                 tape.watch(x)
-                value = ops.sum(layer(x))
+                value = ops.sum(layer(x, training=True))
             return ops.sum(tape.gradient(value, x) ** 2)
         import torch
 
         (slope,) = torch.autograd.grad(ops.sum(layer(x)), x, create_graph=True)
         return ops.sum(slope**2)
 
-    layer = randomized(GRU(UNITS, reset_after=False))
+    layer = randomized(make(UNITS, **arguments))
     with pytest.raises((NotImplementedError, RuntimeError), match="no second derivative|does not require grad"):
         gradients(lambda x: penalty(layer, x), [X])
-    layer.use_cudnn = False
+    layer = randomized(make.from_config(make(UNITS, use_cudnn=False, **arguments).get_config()))
     (found,) = gradients(lambda x: penalty(layer, x), [X])
     assert np.abs(found).max() > 0
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_gradient_at_inference_is_that_of_training(cell):
+    make, arguments, *_ = CELLS[cell]
+    layer = randomized(make(UNITS, **arguments))
+    mask = ops.convert_to_tensor(MIXED)
+    both = [gradients(lambda x: ops.sum(layer(x, mask=mask, training=t) ** 2), [X])[0] for t in (True, False)]  # noqa: B023
+    np.testing.assert_allclose(*both, atol=1e-6)
+    assert np.abs(both[0]).max() > 0
+
+
+def test_masks_in_other_forms():
+    layer = randomized(LSTM(UNITS))
+    expected = numpy(layer(X, mask=MIXED))[0]
+    for mask in (
+        MIXED.astype("int32"),
+        MIXED.astype("float32"),
+        [ops.convert_to_tensor(MIXED), None, None],
+        MIXED.tolist(),
+    ):
+        np.testing.assert_allclose(numpy(layer(X, mask=mask))[0], expected, atol=1e-6)
+    np.testing.assert_allclose(numpy(layer(X, mask=[None]))[0], numpy(layer(X))[0], atol=1e-6)
+    assert GRU(np.int64(3)).units == 3
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -302,6 +347,10 @@ def test_xla_computes_the_same(cell):
         (lambda: SimpleRNN(2.5), "units 2.5"),
         (lambda: LSTM(2, activation="tanhh"), "activation 'tanhh': not known to Keras"),
         (lambda: GRU(2, recurrent_activation="s"), "recurrent_activation 's'"),
+        (lambda: LSTM(2, "tanh", "s"), "recurrent_activation 's'"),
+        (lambda: LSTM(2, use_cudnn="never"), "use_cudnn 'never'"),
+        (lambda: LSTM(2)(X, mask=[RIGHT[:, :3]]), r"mask of shape \(5, 3\)"),
+        (lambda: GRU(2)(X, initial_state=[None]), "initial_state of shape"),
         (lambda: LSTM(2)(X[:, :0]), r"sequences of shape \(5, 0, 3\): no time step"),
         (
             lambda: LSTM(2)(X, mask=np.ones((5, 3), bool)),
