@@ -1,7 +1,6 @@
 """The app at `--quick` size leaves a whole run folder, with pictures that show something."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,18 +8,12 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-APP = Path(__file__).parents[2] / "apps" / "char_tagging.py"
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("app") / "run"
-    command = [sys.executable, "-m", "kseq", "run", str(APP), "--quick", "--units", "16", "--export"]
-    done = subprocess.run([*command, "--output", str(folder)], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert f"run folder {folder} ({os.environ['KERAS_BACKEND']})" in done.stdout
-    assert "347 test words" in done.stdout
-    assert "SavedModel in" in done.stdout
+def folder(run_app) -> Path:
+    folder, output = run_app("char_tagging", "--units", "16", "--export")
+    assert "347 test words" in output
+    assert "SavedModel in" in output
     return folder
 
 

@@ -1,27 +1,19 @@
 """The app at `--quick` size leaves its run folder, with figures and pictures that show what its page says."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 
-APP = Path(__file__).parents[2] / "apps" / "gradient_flow.py"
 PICTURES = ("gradient_flow.png", "gradient_flow_bound.png", "gradient_flow_loss.png", "gradient_flow_lstm.png")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("app") / "run"
-    command = [sys.executable, "-m", "kseq", "run", str(APP), "--quick", "--output", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert f"run folder {folder} ({os.environ['KERAS_BACKEND']})" in done.stdout
-    assert "20 steps, 16 units, 2 random sequences" in done.stdout
-    assert "never in 19 steps" in done.stdout
+def folder(run_app) -> Path:
+    folder, output = run_app("gradient_flow")
+    assert "20 steps, 16 units, 2 random sequences" in output
+    assert "never in 19 steps" in output
     return folder
 
 

@@ -2,9 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib.image
@@ -27,14 +24,10 @@ def app():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("app") / "run"
-    command = [sys.executable, "-m", "kseq", "run", str(APP), "--quick", "--output", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert f"run folder {folder} ({os.environ['KERAS_BACKEND']})" in done.stdout
-    assert "Programs: error on test sequences" in done.stdout
-    assert "Adding problem" in done.stdout
+def folder(run_app) -> Path:
+    folder, output = run_app("rnn_programs")
+    assert "Programs: error on test sequences" in output
+    assert "Adding problem" in output
     return folder
 
 
