@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 import kseq
 from kseq.backend import BACKENDS, choose_backend
@@ -129,7 +129,7 @@ def models() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     with quiet():
         from kseq.models.registry import variants
-    table = Table("name", "function", "parameters", "paper")
+    table = Table(Column("name", no_wrap=True), "function", "parameters", "paper")
     for name, variant in sorted(variants().items()):
         table.add_row(name, variant.model.__name__, f"{variant.parameters:,}", variant.source)
     Console().print(table)
@@ -138,7 +138,7 @@ def models() -> None:
 @app.command()
 def data() -> None:
     """List the data sets, their sources and licences."""
-    table = Table("name", "task", "size", "source", "licence")
+    table = Table(Column("name", no_wrap=True), "task", "size", "source", "licence")
     for entry in kseq.data.CATALOGUE:
         table.add_row(entry.name, entry.task, entry.size, entry.source, entry.licence)
     Console().print(table)
