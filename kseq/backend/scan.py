@@ -6,6 +6,11 @@ import keras
 from keras import ops
 
 Tensors = tuple  # of tensors of the backend
+STEPS = 5  # that TensorFlow prepares together: few enough for the cache, many enough for fewer operations
+
+
+def _as_they_are(*sequences):
+    return sequences
 
 
 def scan(
@@ -14,7 +19,7 @@ def scan(
     sequences: Tensors,
     sizes: tuple[int, ...],
     *,
-    prepare: Callable[..., Tensors] = lambda *sequences: sequences,
+    prepare: Callable[..., Tensors] = _as_they_are,
     reverse: bool = False,
 ) -> tuple[Tensors, Tensors]:
     """Carry `states` through time: `states, outputs_t = step(states, inputs_t)` for t = 0 … T − 1.
@@ -42,21 +47,20 @@ def _scan_jax(step, states, sequences, sizes, prepare, reverse):
     return lax.scan(lambda states, inputs: step(states, prepare(*inputs)), states, sequences, reverse=reverse)
 
 
-STEPS = 5  # that TensorFlow prepares at once: few enough for the cache, many enough for fewer operations
-
-
 def _scan_tensorflow(step, states, sequences, sizes, prepare, reverse):
     import tensorflow as tf
 
-    time = sequences[0].shape[0] or tf.shape(sequences[0])[0]
+    length = sequences[0].shape[0]
+    time = length or tf.shape(sequences[0])[0]
     outputs = tuple(tf.TensorArray(states[0].dtype, time, element_shape=(None, size)) for size in sizes)
-    if sequences[0].shape[0] is None:  # XLA refuses a slice that cannot fit, even in a loop that does not run
+    strides = (STEPS, 1)  # the second for the steps that are left over
+    if prepare is _as_they_are or (length and length < STEPS):
+        strides = (1,)
+    elif length is None:  # XLA refuses a slice longer than the sequence even in a loop that does not run
         missing = tf.maximum(STEPS - time, 0)
         sequences = tuple(tf.pad(sequence, [[0, missing], [0, 0], [0, 0]]) for sequence in sequences)
     state = (0, states, outputs)
-    for steps in (STEPS, 1):  # then the steps that are left over
-        if steps > (sequences[0].shape[0] or STEPS):
-            continue
+    for steps in strides:
 
         def body(done, states, outputs, steps=steps):
             start = time - done - steps if reverse else done
