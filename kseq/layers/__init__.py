@@ -1,6 +1,28 @@
 """Keras layers: building blocks, one concept a file."""
 
+from kseq.layers.attention import MultiHeadAttention
+from kseq.layers.class_token import ClassToken
+from kseq.layers.dense import Dense
+from kseq.layers.feed_forward import FeedForward
 from kseq.layers.one_hot import OneHot
+from kseq.layers.patch_embedding import PatchEmbedding
+from kseq.layers.position_encoding import LearnedPositionEncoding, SinusoidalPositionEncoding
 from kseq.layers.recurrent import GRU, LSTM, SimpleRNN
+from kseq.layers.transformer_decoder import TransformerDecoderBlock
+from kseq.layers.transformer_encoder import TransformerEncoderBlock
 
-__all__ = ["GRU", "LSTM", "OneHot", "SimpleRNN"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "ClassToken",
+    "Dense",
+    "FeedForward",
+    "LearnedPositionEncoding",
+    "MultiHeadAttention",
+    "OneHot",
+    "PatchEmbedding",
+    "SimpleRNN",
+    "SinusoidalPositionEncoding",
+    "TransformerDecoderBlock",
+    "TransformerEncoderBlock",
+]

@@ -2,5 +2,6 @@
 
 from kseq.models.char_tagger import CharTagger
 from kseq.models.registry import Variant, create, list
+from kseq.models.vit import ViT
 
-__all__ = ["CharTagger", "Variant", "create", "list"]
+__all__ = ["CharTagger", "Variant", "ViT", "create", "list"]

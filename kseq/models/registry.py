@@ -27,9 +27,9 @@ class Variant:
 
 def variants() -> dict[str, Variant]:
     """All variants by name."""
-    from kseq.models import char_tagger
+    from kseq.models import char_tagger, vit
 
-    return dict(char_tagger.VARIANTS)
+    return char_tagger.VARIANTS | vit.VARIANTS
 
 
 def list() -> list[str]:

@@ -1,0 +1,33 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from kseq.errors import InputError
+from kseq.layers import FeedForward
+from tests import conformance
+
+random = np.random.default_rng(3)
+X = random.normal(size=(2, 4, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("arguments", [{}, {"activation": "relu", "dropout": 0.3, "use_bias": False}])
+def test_conformance(arguments, tmp_path):
+    conformance.check_layer(lambda: FeedForward(6, **arguments), X, tmp_path)
+
+
+def test_it_is_the_equation_with_the_exact_gelu():
+    layer = FeedForward(6)
+    layer.build(X.shape)
+    W1, b1, W2, b2 = weights = [random.normal(size=w.shape) for w in layer.get_weights()]
+    layer.set_weights(weights)
+    hidden = X @ W1 + b1
+    hidden = hidden * 0.5 * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2)))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(X)), hidden @ W2 + b2, atol=1e-5)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [({"hidden_dim": 0}, "hidden_dim 0"), ({"dropout": 1}, "dropout 1")])
+def test_bad_arguments(arguments, message):
+    with pytest.raises(InputError, match=message):
+        FeedForward(**{"hidden_dim": 2} | arguments)
