@@ -151,7 +151,8 @@ def _gradient_tensorflow(primal, forward, backward, training):
 
     def refuse(*_):
         raise NotImplementedError(
-            "this gradient has no second derivative and no forward mode; make the recurrent layer with use_cudnn=False"
+            "this gradient has no second derivative and no forward mode; call the layers with training=False, or "
+            "recurrent ones with use_cudnn=False"
         )
 
     @tf.custom_gradient

@@ -4,6 +4,7 @@ from kseq.layers.attention import MultiHeadAttention
 from kseq.layers.class_token import ClassToken
 from kseq.layers.dense import Dense
 from kseq.layers.feed_forward import FeedForward
+from kseq.layers.layer_normalization import LayerNormalization
 from kseq.layers.one_hot import OneHot
 from kseq.layers.patch_embedding import PatchEmbedding
 from kseq.layers.position_encoding import LearnedPositionEncoding, SinusoidalPositionEncoding
@@ -17,6 +18,7 @@ __all__ = [
     "ClassToken",
     "Dense",
     "FeedForward",
+    "LayerNormalization",
     "LearnedPositionEncoding",
     "MultiHeadAttention",
     "OneHot",

@@ -168,6 +168,7 @@ class MultiHeadAttention(keras.layers.Layer):
             causal=use_causal_mask and cache_update_index is None,
             drop=drop,
             return_weights=return_attention_scores,
+            training=training,
         )
         outputs = ops.reshape(outputs, (*ops.shape(outputs)[:2], self.value_projection.units))
         outputs = self.output_projection(outputs)  # (batch, queries, output_dim)

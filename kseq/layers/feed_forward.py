@@ -2,6 +2,7 @@
 
 import keras
 
+from kseq.backend.gelu import gelu
 from kseq.errors import InputError
 from kseq.layers.dense import Dense
 
@@ -70,7 +71,9 @@ class FeedForward(keras.layers.Layer):
         )
 
     def call(self, inputs, training=None):
-        hidden = self.activation(self.expand(inputs))  # (batch, …, hidden_dim)
+        hidden = self.expand(inputs)  # (batch, …, hidden_dim)
+        exact_gelu = self.activation is keras.activations.gelu
+        hidden = gelu(hidden, training=training) if exact_gelu else self.activation(hidden)
         return self.contract(self.drop(hidden, training=training))
 
     def compute_output_shape(self, input_shape):

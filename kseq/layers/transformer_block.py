@@ -6,6 +6,7 @@ from keras import layers
 from kseq.errors import InputError
 from kseq.layers.attention import MultiHeadAttention
 from kseq.layers.feed_forward import FeedForward
+from kseq.layers.layer_normalization import LayerNormalization
 
 
 class TransformerBlock(layers.Layer):
@@ -86,7 +87,7 @@ class TransformerBlock(layers.Layer):
 
         The latter is stochastic depth (Huang et al. 2016, arXiv 1603.09382), scaled as dropout is.
         """
-        norm = layers.LayerNormalization(epsilon=self.epsilon, dtype=self.dtype_policy, name=f"{name}_norm")
+        norm = LayerNormalization(epsilon=self.epsilon, dtype=self.dtype_policy, name=f"{name}_norm")
         norm.build(shape)
         self.norms[name] = norm
         self.drops[name] = layers.Dropout(self.dropout, dtype=self.dtype_policy, name=f"{name}_drop")

@@ -8,9 +8,9 @@ Source: Dosovitskiy et al., "An image is worth 16×16 words", ICLR 2021 (arXiv 2
 Reference implementations: google-research/vision_transformer and big_vision, `vit.py`; timm, `vision_transformer.py`.
 
 Deviations: blocks are counted from 0. Layers are initialised as in the first reference (products Glorot uniform,
-patches LeCun normal, positions normal with 0.02, class token 0), but for the head, which is truncated normal with 0.02 as
-in timm and not 0, so that every layer has a gradient from the first step. With mean pooling there is no class token, and
-the mean is taken behind the last normalisation (big_vision's "gap").
+patches LeCun normal, positions normal with 0.02, class token 0), but for the head, which is truncated normal with 0.02
+as in timm and not 0, so that every layer has a gradient from the first step. With mean pooling there is no class token,
+and the mean is taken behind the last normalisation (big_vision's "gap").
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ from keras import layers, ops
 from kseq.errors import InputError
 from kseq.layers import (
     ClassToken,
+    LayerNormalization,
     LearnedPositionEncoding,
     PatchEmbedding,
     SinusoidalPositionEncoding,
@@ -117,7 +118,7 @@ def ViT(
             name=f"encoder_block_{block}",
         )(x)
         states[f"block_{block}"] = x
-    x = layers.LayerNormalization(epsilon=epsilon, name="encoder_norm")(x)
+    x = LayerNormalization(epsilon=epsilon, name="encoder_norm")(x)
     states["patches"] = x
     answer = x[:, 0] if has_token else layers.GlobalAveragePooling1D(name="mean")(x)  # (batch, embed_dim)
     if num_classes:

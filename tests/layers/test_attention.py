@@ -24,7 +24,7 @@ BIAS = random.normal(size=(HEADS, QUERIES, KEYS)).astype("float32")
 def built(*shapes, **arguments) -> MultiHeadAttention:
     layer = MultiHeadAttention(HEADS, **arguments)
     layer.build(*shapes)
-    layer.set_weights([random.normal(size=w.shape) for w in layer.get_weights()])
+    layer.set_weights([0.4 * random.normal(size=w.shape) for w in layer.get_weights()])
     return layer
 
 

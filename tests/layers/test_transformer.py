@@ -147,7 +147,7 @@ def test_cached_decoding_equals_the_whole_sequence(norm_first, chunk):
                 memory_cache=memories[level],
                 memory_mask=MEMORY_MASK,
             )
-        np.testing.assert_allclose(array(y), array(expected)[:, t : t + chunk], atol=1e-6)
+        np.testing.assert_allclose(array(y), array(expected)[:, t : t + chunk], atol=2e-6)  # 1e-6 a block
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
