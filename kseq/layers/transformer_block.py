@@ -5,7 +5,7 @@ from keras import layers
 
 from kseq.errors import InputError
 from kseq.layers.attention import MultiHeadAttention
-from kseq.layers.feed_forward import FeedForward
+from kseq.layers.feed_forward import FeedForward, gelu_tanh
 from kseq.layers.layer_normalization import LayerNormalization
 
 
@@ -48,7 +48,7 @@ class TransformerBlock(layers.Layer):
         self.num_heads, self.hidden_dim, self.norm_first = num_heads, hidden_dim, norm_first
         self.dropout, self.attention_dropout, self.drop_path = dropout, attention_dropout, drop_path
         self.use_bias, self.epsilon, self.remat = use_bias, epsilon, remat
-        self.activation = keras.activations.get(activation)
+        self.activation = gelu_tanh if activation == "gelu_tanh" else keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.norms, self.drops, self.paths = {}, {}, {}  # by the name of the branch

@@ -23,7 +23,7 @@ class TransformerEncoderBlock(TransformerBlock):
         num_heads: heads of the attention; they must divide the size of a token.
         hidden_dim: size of the hidden layer of FFN.
         norm_first: whether the normalisation stands in front of a branch or behind its residual.
-        activation: of the hidden layer; "gelu" is the exact one.
+        activation: of the hidden layer; "gelu" is the exact one, "gelu_tanh" the other.
         dropout: share of the values set to zero while training, behind each branch and in the hidden layer.
         attention_dropout: share of the attention weights set to zero while training.
         drop_path: stochastic depth: share of the samples for which a branch is left out while training, the others

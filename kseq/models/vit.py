@@ -44,6 +44,7 @@ def ViT(
     mlp_ratio: float = 4.0,
     pooling: Literal["token", "mean"] = "token",
     position: Literal["learned", "sinusoidal"] = "learned",
+    activation: str = "gelu",
     dropout: float = 0.0,
     attention_dropout: float = 0.0,
     drop_path: float = 0.0,
@@ -64,6 +65,8 @@ def ViT(
         mlp_ratio: size of the hidden layer of each MLP, in units of `embed_dim`.
         pooling: what is classified: the class "token", or the "mean" of all patches.
         position: "learned" vector of every position, or "sinusoidal" code along each axis.
+        activation: of the MLPs: "gelu" is the exact one, of timm, Hugging Face and torchvision; the JAX repositories
+            train and run their checkpoints with "gelu_tanh".
         dropout: share of values set to zero while training, behind the positions and in the blocks.
         attention_dropout: share of attention weights set to zero while training.
         drop_path: stochastic depth of the last block; that of the others rises to it linearly from 0.
@@ -110,6 +113,7 @@ def ViT(
         x = TransformerEncoderBlock(
             num_heads,
             int(embed_dim * mlp_ratio),
+            activation=activation,
             dropout=dropout,
             attention_dropout=attention_dropout,
             drop_path=drop_path * block / max(depth - 1, 1),

@@ -6,6 +6,21 @@ read.
 """
 
 from kseq.weights.layout import Layout, Rule
-from kseq.weights.loading import load
+from kseq.weights.loading import MismatchError, load
+from kseq.weights.positions import resample_positions
+from kseq.weights.vit_jax import VitJax
+from kseq.weights.vit_timm import VitTimm
+from kseq.weights.vit_torchvision import VitTorchvision
+from kseq.weights.vit_transformers import VitTransformers
 
-__all__ = ["Layout", "Rule", "load"]
+__all__ = [
+    "Layout",
+    "MismatchError",
+    "Rule",
+    "VitJax",
+    "VitTimm",
+    "VitTorchvision",
+    "VitTransformers",
+    "load",
+    "resample_positions",
+]

@@ -1,6 +1,6 @@
 """What a source layout has to say: which checkpoints are its own, and how their tensors become our variables."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import keras
@@ -48,12 +48,17 @@ class Layout:
         """
         raise NotImplementedError
 
-    def ignores(self, name: str) -> bool:
-        """Whether the tensor is of no use to a model of ours (an index table, a counter), and so not missed."""
+    def ignores(self, name: str, skip: Collection[str] = ()) -> bool:
+        """Whether the tensor is not missed: of no use to us (an index table, a counter), or of a layer in `skip`.
+
+        What the rules of such a layer name is not missed anyway.
+        """
         return False
 
-    def input_shape(self, model: keras.layers.Layer, tensors: dict[str, np.ndarray]) -> tuple[int | None, ...]:
-        """The shape with which to build a `model` that is not built.
+    def build_shapes(
+        self, model: keras.layers.Layer, tensors: dict[str, np.ndarray]
+    ) -> tuple[tuple[int | None, ...], ...]:
+        """The shapes of the inputs with which to build a `model` that is not built.
 
         Raises:
             InputError: if the checkpoint does not tell.

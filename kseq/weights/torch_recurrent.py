@@ -52,12 +52,14 @@ class TorchRecurrent(Layout):
                 rules += _cell_rules(layer, prefix, f"_l{level}")
         return rules
 
-    def input_shape(self, model: keras.layers.Layer, tensors: dict[str, np.ndarray]) -> tuple[int | None, ...]:
+    def build_shapes(
+        self, model: keras.layers.Layer, tensors: dict[str, np.ndarray]
+    ) -> tuple[tuple[int | None, ...], ...]:
         first = model.layers[0] if isinstance(model, keras.Sequential) and model.layers else model
         kernel = tensors.get(f"{_prefix(tensors)}weight_ih_l0")
         if not _is_recurrent(first) or first.stateful or kernel is None or kernel.ndim != 2:
-            return super().input_shape(model, tensors)
-        return None, None, kernel.shape[1]  # (batch, time, input)
+            return super().build_shapes(model, tensors)
+        return ((None, None, kernel.shape[1]),)  # (batch, time, input)
 
 
 def _prefix(tensors: dict[str, np.ndarray]) -> str:

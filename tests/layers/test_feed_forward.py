@@ -27,6 +27,20 @@ def test_it_is_the_equation_with_the_exact_gelu():
     np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(X)), hidden @ W2 + b2, atol=1e-5)
 
 
+def test_the_tanh_form_of_gelu():
+    exact, tanh = FeedForward(6), FeedForward(6, activation="gelu_tanh")
+    exact.build(X.shape)
+    tanh.build(X.shape)
+    W1, b1, W2, b2 = weights = [random.normal(size=w.shape) for w in exact.get_weights()]
+    exact.set_weights(weights)
+    tanh.set_weights(weights)
+    h = X @ W1 + b1
+    hidden = h * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
+    got = keras.ops.convert_to_numpy(tanh(X))
+    np.testing.assert_allclose(got, hidden @ W2 + b2, atol=1e-5)
+    assert np.abs(got - keras.ops.convert_to_numpy(exact(X))).max() > 1e-4
+
+
 @pytest.mark.parametrize(("arguments", "message"), [({"hidden_dim": 0}, "hidden_dim 0"), ({"dropout": 1}, "dropout 1")])
 def test_bad_arguments(arguments, message):
     with pytest.raises(InputError, match=message):

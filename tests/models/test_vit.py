@@ -17,6 +17,7 @@ SMALL = {"patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3}
 
 CONFIGURATIONS = {
     "default": (IMAGES, {}),
+    "tanh": (IMAGES, {"activation": "gelu_tanh"}),
     "mean": (IMAGES, {"pooling": "mean"}),
     "sinusoidal": (IMAGES, {"position": "sinusoidal", "patch_size": (3, 2)}),
     "dropped": (IMAGES, {"dropout": 0.1, "attention_dropout": 0.1, "drop_path": 0.2}),

@@ -147,7 +147,7 @@ def test_half_precision_in_a_file(tmp_path):
         ({"state_dict": {}}, "holds no tensors"),
         (
             {"conv.weight": np.zeros(3)},
-            r"its 1 tensors \(conv.weight\) have no known layout; known are torch_recurrent",
+            r"its 1 tensors \(conv.weight\) have no known layout; known are vit_timm, .*torch_recurrent",
         ),
     ],
 )
@@ -157,7 +157,7 @@ def test_bad_checkpoints(given, message):
 
 
 def test_bad_arguments():
-    with pytest.raises(InputError, match="layout 'timm': unknown; give torch_recurrent"):
+    with pytest.raises(InputError, match="layout 'timm': unknown; give vit_timm, .*torch_recurrent, a Layout, or None"):
         kseq.weights.load(built(keras.layers.GRU(4)), TENSORS, layout="timm")
     with pytest.raises(InputError, match="model str: give a keras.Model or a layer"):
         kseq.weights.load("gru", TENSORS)
@@ -190,7 +190,7 @@ def test_a_layout_of_another_library_is_one_class(monkeypatch):
         def rules(self, model, tensors):
             return [kseq.weights.Rule(model.kernel, {"head.w": (2, 3)}, lambda w: w.T)]
 
-        def ignores(self, name):
+        def ignores(self, name, skip=()):
             return name.endswith("counter")
 
     monkeypatch.setattr(loading, "LAYOUTS", (*loading.LAYOUTS, Transposed()))
@@ -201,3 +201,47 @@ def test_a_layout_of_another_library_is_one_class(monkeypatch):
     np.testing.assert_array_equal(layer.get_weights()[0], weight.T)
     with pytest.raises(InputError, match="extra: other"):
         kseq.weights.load(layer, {"head.w": weight, "other": np.array(7)})
+    kseq.weights.load(layer, {"head.w": -weight}, layout=Transposed())
+    np.testing.assert_array_equal(layer.get_weights()[0], -weight.T)
+
+
+def test_skipped_layers_keep_their_weights_and_their_tensors_are_not_missed():
+    model = keras.Sequential(
+        [
+            keras.Input((None, 3)),
+            kseq.layers.GRU(4, return_sequences=True, name="first"),
+            keras.Sequential([kseq.layers.GRU(4, name="second")], name="inner"),
+        ]
+    )
+    tensors = checkpoint("GRU", levels=2)
+    before = [weight.copy() for weight in model.get_layer("inner").get_weights()]
+    kseq.weights.load(model, tensors | {"bias_ih_l1": np.zeros(7)}, skip="second")
+    np.testing.assert_array_equal(model.layers[0].get_weights()[1][:, 8:], tensors["weight_hh_l0"][8:].T)
+    kseq.weights.load(model, {name: array for name, array in tensors.items() if name.endswith("0")}, skip=("inner",))
+    for got, expected in zip(model.get_layer("inner").get_weights(), before, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    with pytest.raises(InputError, match="skip 'third': no layer of .*; its layers are first, inner, second"):
+        kseq.weights.load(model, tensors, skip=("first", "third"))
+    with pytest.raises(InputError, match="extra: weight_ih_l2"):
+        kseq.weights.load(model, tensors | {"weight_ih_l2": np.zeros((12, 4))}, skip="second")
+
+
+def test_nothing_is_assigned_if_a_conversion_fails():
+    """What only the values can tell, such as positions that are no square, is told before the first assignment."""
+
+    class Failing(kseq.weights.Layout):
+        def rules(self, model, tensors):
+            def fail(_):
+                raise InputError("no square")
+
+            return [
+                kseq.weights.Rule(model.kernel, {"w": (3, 2)}, lambda w: w),
+                kseq.weights.Rule(model.bias, {"b": (2,)}, fail),
+            ]
+
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    before = layer.get_weights()[0].copy()
+    with pytest.raises(InputError, match="no square"):
+        kseq.weights.load(layer, {"w": np.ones((3, 2)), "b": np.ones(2)}, layout=Failing())
+    np.testing.assert_array_equal(layer.get_weights()[0], before)

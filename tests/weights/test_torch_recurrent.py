@@ -1,16 +1,14 @@
 """Outputs and final states of torch.nn, from its weights: the golden files, and modules of other sizes made here."""
 
-import json
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
 
 import kseq
 from kseq.errors import InputError
+from tests.weights.golden import FOLDER, close, read
 
-GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("torch_[rlg]*.npz"))
+GOLDEN = sorted(path.stem for path in FOLDER.glob("torch_[rlg]*.npz"))
 OURS = {"RNN": kseq.layers.SimpleRNN, "LSTM": kseq.layers.LSTM, "GRU": kseq.layers.GRU}
 KERAS = {"RNN": keras.layers.SimpleRNN, "LSTM": keras.layers.LSTM, "GRU": keras.layers.GRU}
 
@@ -38,15 +36,9 @@ def run(model, sequence, h, c=None):
     return (output, np.stack(finals)) if c is None else (output, np.stack(finals[::2]), np.stack(finals[1::2]))
 
 
-def close(got, expected):
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_golden(path):
-    with np.load(path) as file:
-        arrays = dict(file)
-    meta = json.loads(str(arrays["meta"]))
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden(name):
+    state, arrays, meta = read(name)
     config, kind = meta["config"], meta["cls"]
     model = network(
         kind,
@@ -56,7 +48,7 @@ def test_golden(path):
         bidirectional=config["bidirectional"],
         activation="relu" if "relu" in meta["model"] else "tanh",
     )
-    kseq.weights.load(model, {name[6:]: array for name, array in arrays.items() if name.startswith("state/")})
+    kseq.weights.load(model, state)
 
     initial = [arrays["h_0"]] + ([arrays["c_0"]] if kind == "LSTM" else [])
     output, *finals = run(model, arrays["input"], *initial)
