@@ -18,6 +18,8 @@ import kseq
 from kseq.backend import BACKENDS, choose_backend
 from kseq.errors import InputError, KseqError
 
+MOST_COLUMNS = 6  # classes that a table has room for; of more, the most probable are shown
+
 app = typer.Typer(
     help="kseq: sequence and attention models in Keras 3, the same on TensorFlow, JAX and PyTorch.",
     no_args_is_help=True,
@@ -99,27 +101,36 @@ def export(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="a SavedModel, a run folder or a .keras file")],
-    words: Annotated[list[str] | None, typer.Argument(help="the words; - reads them from standard input")] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="WORDS_OR_IMAGES", help="words, or PNG and JPEG files; - reads them from standard input"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for programs: a list of objects")] = False,
 ) -> None:
-    """Classify words with an exported or a saved model."""
-    given = words or []
+    """Classify words or images with an exported or a saved model."""
+    given = given or []
     if given == ["-"]:
         given = sys.stdin.read().splitlines()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     with quiet():
-        from kseq.export import predict as predict_words
+        from kseq.export import predict as predict_all
 
-        predictions = predict_words(model, given)
+        predictions = predict_all(model, given)
     if as_json:
-        fields = ({"word": p.word, "label": p.label, "probabilities": p.probabilities} for p in predictions)
+        fields = ({p.kind: p.given, "label": p.label, "probabilities": p.probabilities} for p in predictions)
         print(json.dumps(list(fields), ensure_ascii=False))
         return
     names = list(predictions[0].probabilities)
-    table = Table("word", "class", *names)
+    few = len(names) <= MOST_COLUMNS
+    table = Table(Column(predictions[0].kind, overflow="fold"), "class", *(names if few else ("probability", "then")))
     for row in predictions:
-        shares = (f"{value:.1%}" for value in row.probabilities.values())
-        table.add_row(row.word, f"[bold]{row.label}[/bold]", *shares)
+        shares = [f"{value:.1%}" for value in row.probabilities.values()]
+        if not few:
+            ranked = sorted(zip(row.probabilities.values(), names, shares, strict=True), key=lambda x: -x[0])
+            shares = [ranked[0][2], ", ".join(f"{name} {share}" for _, name, share in ranked[1:4])]
+        table.add_row(row.given, f"[bold]{row.label}[/bold]", *shares)
     Console().print(table)
 
 

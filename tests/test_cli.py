@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
+from PIL import Image
 
 from kseq import cli, saving
 from kseq.backend import choose_backend
+from kseq.data import CATALOGUE, ImageEncoder
 from kseq.errors import InputError
 from tests.conftest import tensorflow_only
 
@@ -66,11 +69,46 @@ def test_words_from_standard_input():
     assert "10,000,000 characters; the model reads 1 to 15" in huge.stderr
 
 
+@pytest.fixture
+def image_run(tmp_path):
+    """A run folder with an image classifier, and two pictures in it."""
+    entry = keras.Input((8, 8, 1))
+    model = keras.Model(entry, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(entry)))
+    encoder = ImageEncoder((8, 8), 1, (0.5,), (0.5,))
+    saving.save(model, tmp_path / "model.keras", {"images": encoder.get_config(), "class_names": list("abcdefghij")})
+    for name, size in (("a.png", (9, 12)), ("b.jpg", (8, 8))):
+        Image.new("RGB", size, "red").save(tmp_path / name)
+    return tmp_path
+
+
+def test_images_from_a_run_and_from_its_export(image_run):
+    files = [str(image_run / name) for name in ("a.png", "b.jpg")]
+    assert kseq("export", str(image_run)).returncode == 0
+    answers = []
+    for source in (image_run, image_run / "saved_model"):
+        shown = kseq("predict", str(source), *files, "--json")
+        assert shown.stderr == ""
+        answers.append(json.loads(shown.stdout))
+        assert [answer["image"] for answer in answers[-1]] == files
+        assert sorted(answers[-1][0]) == ["image", "label", "probabilities"]
+    for ours, served in zip(*answers, strict=True):
+        assert served["label"] == ours["label"]
+        assert served["probabilities"] == pytest.approx(ours["probabilities"], abs=1e-5)
+    table = kseq("predict", str(image_run / "saved_model"), *files, cwd=image_run).stdout
+    assert max(map(len, table.splitlines())) <= 80
+    best = sorted(answers[0][0]["probabilities"].items(), key=lambda item: -item[1])
+    assert f"{best[0][1]:.1%}" in table
+    assert f"{best[1][0]} {best[1][1]:.1%}" in table
+
+
 @tensorflow_only
 def test_lists():
     shown = kseq("data", env=os.environ | {"COLUMNS": "200"}).stdout
     assert "69,263 words" in shown
     assert "WordNet 3.0" in shown
+    assert "5,000 images, 28×28" in shown
+    narrow = kseq("data", env=os.environ | {"COLUMNS": "80"}).stdout
+    assert all(entry.name in narrow for entry in CATALOGUE)
     shown = kseq("models", env=os.environ | {"COLUMNS": "200"}).stdout
     assert "char_tagger_elman" in shown
     assert "20,356" in shown
@@ -97,6 +135,19 @@ def test_lists():
 def test_bad_input_is_one_line(monkeypatch, capfd, arguments, message):
     monkeypatch.setenv("KERAS_BACKEND", os.environ["KERAS_BACKEND"])
     assert message in fails(monkeypatch, capfd, *arguments)
+
+
+def test_images_that_cannot_be_read_are_one_line(monkeypatch, capfd, image_run):
+    monkeypatch.setenv("KERAS_BACKEND", os.environ["KERAS_BACKEND"])
+    (image_run / "half.png").write_bytes((image_run / "a.png").read_bytes()[:60])
+    for arguments, message in (
+        ([], "images: none given; give at least one PNG or JPEG file"),
+        (["missing.png"], "image 'missing.png': cannot be read (No such file or directory); give a PNG or JPEG file"),
+        ([str(image_run)], "cannot be read (Is a directory)"),
+        ([str(image_run / "model.keras")], "model.keras': not a PNG or JPEG image; convert it"),
+        ([str(image_run / "a.png"), str(image_run / "half.png")], "half.png': damaged"),
+    ):
+        assert message in fails(monkeypatch, capfd, "predict", str(image_run), *arguments)
 
 
 def test_exports_that_cannot_be_written_are_one_line(monkeypatch, capfd, tmp_path, tagger, card):

@@ -1,12 +1,20 @@
 """Data sets (embedded ones and loaders of public ones), the encoding of raw inputs, and batching.
 
-Everything is NumPy; only `Batches`, a `keras.utils.PyDataset`, needs Keras.
+Everything is NumPy; only `Batches`, a `keras.utils.PyDataset`, and the sets that Keras downloads need Keras.
 """
 
 from kseq.data.adding_problem import ENTRY as _ADDING_PROBLEM
 from kseq.data.adding_problem import adding_problem
+from kseq.data.augmentation import RandomAffine
 from kseq.data.characters import CharacterEncoder
 from kseq.data.dataset import DataSet, Entry
+from kseq.data.handwritten_digits import ENTRY as _HANDWRITTEN_DIGITS
+from kseq.data.handwritten_digits import handwritten_digits
+from kseq.data.image_sets import CIFAR10 as _CIFAR10
+from kseq.data.image_sets import FASHION_MNIST as _FASHION_MNIST
+from kseq.data.image_sets import SMALL_DIGITS as _SMALL_DIGITS
+from kseq.data.image_sets import cifar10, fashion_mnist, small_digits
+from kseq.data.images import ImageEncoder
 from kseq.data.parts_of_speech import ENTRY as _PARTS_OF_SPEECH
 from kseq.data.parts_of_speech import ambiguous_words, parts_of_speech
 
@@ -16,12 +24,25 @@ __all__ = [
     "CharacterEncoder",
     "DataSet",
     "Entry",
+    "ImageEncoder",
+    "RandomAffine",
     "adding_problem",
     "ambiguous_words",
+    "cifar10",
+    "fashion_mnist",
+    "handwritten_digits",
     "parts_of_speech",
+    "small_digits",
 ]
 
-CATALOGUE: tuple[Entry, ...] = (_PARTS_OF_SPEECH, _ADDING_PROBLEM)
+CATALOGUE: tuple[Entry, ...] = (
+    _PARTS_OF_SPEECH,
+    _ADDING_PROBLEM,
+    _HANDWRITTEN_DIGITS,
+    _SMALL_DIGITS,
+    _FASHION_MNIST,
+    _CIFAR10,
+)
 
 
 def __getattr__(name: str):

@@ -1,5 +1,7 @@
 """Batches in an order that depends on the seed and the epoch only, so that a run can be resumed or repeated exactly."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 
@@ -26,9 +28,11 @@ class Batches(keras.utils.PyDataset):
         batch_size: samples in a batch; one batch of an epoch may be smaller.
         seed: of the order; `None` keeps the order of the arrays.
         lengths: integers `(samples,)`, the length of each sequence of `inputs`; what lies behind it is cut off.
+        augment: `augment(inputs, random) -> inputs` changes the inputs of a batch by chance; `random` is drawn from
+            `(seed, epoch, batch)` alone, so it needs a seed.
 
     Raises:
-        InputError: if the arrays differ in length or are empty, or `batch_size` is below 1.
+        InputError: if the arrays differ in length or are empty, `batch_size` is below 1, or `augment` has no `seed`.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Batches(keras.utils.PyDataset):
         *,
         seed: int | None = None,
         lengths: np.ndarray | None = None,
+        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
     ):
         super().__init__()
         samples = {len(array) for array in (inputs, targets, lengths) if array is not None}
@@ -46,13 +51,15 @@ class Batches(keras.utils.PyDataset):
             raise InputError(f"inputs, targets, lengths: {sorted(samples)} samples; give the same number, at least one")
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size}: give 1 or more")
+        if augment is not None and seed is None:
+            raise InputError("seed None: augment draws random numbers; give a seed")
         self.inputs, self.targets, self.batch_size = inputs, targets, batch_size
-        self.seed, self.lengths = seed, lengths
+        self.seed, self.lengths, self.augment = seed, lengths, augment
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Put the samples into the order of `epoch` (counted from 0)."""
-        samples, size = len(self.inputs), self.batch_size
+        samples, size, self.epoch = len(self.inputs), self.batch_size, epoch
         random = None if self.seed is None else np.random.default_rng((self.seed, epoch))
         order = np.arange(samples) if random is None else random.permutation(samples)
         if self.lengths is None:
@@ -83,4 +90,8 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         batch = self.batches[index]
         inputs = self.inputs[batch]
-        return inputs if self.lengths is None else inputs[:, : self._time(batch)], self.targets[batch]
+        if self.lengths is not None:
+            inputs = inputs[:, : self._time(batch)]
+        if self.augment is not None:
+            inputs = self.augment(inputs, np.random.default_rng((self.seed, self.epoch, index)))
+        return inputs, self.targets[batch]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kseq.atomic import atomic_file, atomic_folder
 from kseq.errors import InputError, KseqError
+from kseq.export.raw import raw_input
 
 FORMATS = {"saved_model": "saved_model", "onnx": "model.onnx"}  # and the name each gets in a run folder
 RECORD = "kseq.json"
@@ -22,19 +23,28 @@ def export(
 
     The `.keras` file is read by TensorFlow, in a process of its own if Keras runs on another backend here: of the
     three backends only TensorFlow writes every model in both formats. Before it appears under its name the artefact is
-    loaded and run at two batch sizes and two lengths, and compared with the Keras model.
+    loaded and run at two batch sizes and two lengths or sizes, and compared with the Keras model.
+
+    The card of the file (`kseq.saving.save`) says what the SavedModel reads. Its signature `serve` takes what the model
+    itself takes and answers `logits`; the others answer `label`, `probabilities` and `classes`:
+
+    - `{"characters": CharacterEncoder.get_config(), "class_names": […]}`: `serving_default` takes words `(batch,)`.
+    - `{"images": ImageEncoder.get_config(), "class_names": […]}`: `serving_default` takes uint8 images `(batch, height,
+      width, channels)` of any size, `encoded` takes the bytes of PNG and JPEG files `(batch,)`, each of any size.
+
+    What cannot be read fails with `InvalidArgumentError`. Without a card, `serving_default` is `serve`.
 
     Args:
         source: a run folder or a `.keras` file.
         output: folder (SavedModel) or file (ONNX) to write; by default `saved_model` or `model.onnx` beside the model.
-        format: "saved_model", with the signatures `serving_default` (words to labels and probabilities) and `serve`
-            (encoded integers to logits), or "onnx" (encoded integers to logits).
+        format: "saved_model", or "onnx" (model inputs to logits).
 
     Returns:
         Where it was written, and the record of the verification, which is also stored beside the artefact.
 
     Raises:
-        InputError: for an unknown format, an existing output, a file that is no model, a missing package.
+        InputError: for an unknown format, an existing output, a file that is no model, a card that does not fit the
+            model, a missing package.
         KseqError: if the export differs from the model by more than 1e-5; nothing is written then.
     """
     if format not in FORMATS:
@@ -58,6 +68,7 @@ def export(
 
     card = saving.read_card(path)
     model = saving.load(path, compile=False)
+    _check_card(card, model, path)
     record = {"source": path.name, "format": format, **_versions(), **card}
     write = _write_saved_model if format == "saved_model" else _write_onnx
     return output, write(model, card, output, record)
@@ -73,6 +84,21 @@ def model_file(source: str | os.PathLike) -> Path:
     if path.suffix != ".keras":
         raise InputError(f"{source}: not a .keras file; give a run folder or a .keras file")
     return path
+
+
+def _check_card(card: dict, model, path: Path) -> None:
+    raw = raw_input(card)
+    if raw is None:
+        return
+    reads, answers, names = model.inputs[0].shape[1:], model.outputs[0].shape[1:], card["class_names"]
+    if len(reads) != len(raw.shape) or any(a not in (None, b) for a, b in zip(reads, raw.shape, strict=True)):
+        raise InputError(
+            f"{path}: its card makes inputs of shape {raw.shape}, the model reads {reads}; save it with another card"
+        )
+    if answers != (len(names),):
+        raise InputError(
+            f"{path}: its card names {len(names)} classes, the model answers {answers}; save it with another card"
+        )
 
 
 def _write_saved_model(model, card: dict, output: Path, record: dict) -> dict:

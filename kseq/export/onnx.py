@@ -1,10 +1,11 @@
-"""ONNX: encoded integers to logits, checked with onnxruntime."""
+"""ONNX: model inputs to logits, checked with onnxruntime."""
 
 from pathlib import Path
 
 import keras
 
 from kseq.errors import InputError, KseqError
+from kseq.export.raw import raw_input
 from kseq.export.verification import difference, encoded_inputs
 
 
@@ -33,7 +34,7 @@ def verify(model: keras.Model, card: dict, path: Path) -> list[dict]:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     checks = []
-    for inputs in encoded_inputs(model, card):
+    for inputs in encoded_inputs(model, raw_input(card)):
         expected = keras.ops.convert_to_numpy(model(inputs, training=False))
         (got,) = session.run(None, {name: inputs})
         checks.append({"signature": name, "shape": list(inputs.shape), "difference": difference(got, expected)})

@@ -2,51 +2,55 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kseq.data import CharacterEncoder
 from kseq.errors import InputError
 from kseq.export.export import RECORD, model_file
+from kseq.export.raw import raw_input
+
+BATCH = 128  # raw inputs at a time
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one word.
+    """The answer for one word or image.
 
     Attributes:
-        word: as it was given.
+        kind: "word" or "image".
+        given: the word, or the path of the image, as it was given.
         label: the most probable class.
         probabilities: by class name.
     """
 
-    word: str
+    kind: str
+    given: str
     label: str
     probabilities: dict[str, float]
 
 
-def predict(path: str | os.PathLike, words: list[str]) -> list[Prediction]:
-    """Classify words with a SavedModel (by TensorFlow alone), a run folder or a `.keras` file (by Keras).
+def predict(path: str | os.PathLike, given: list[str]) -> list[Prediction]:
+    """Classify words, or PNG and JPEG files, with a SavedModel (by TensorFlow alone), a run folder or a `.keras` file.
 
     Raises:
-        InputError: if there is no model at `path`, it does not read words, or a word cannot be read.
+        InputError: if there is no model at `path`, it reads neither, or a word or an image cannot be read.
     """
-    if not words:
-        raise InputError("words: none given; give at least one")
     path = Path(path)
     is_saved_model = (path / "saved_model.pb").is_file()
     card = _record(path) if is_saved_model else _card(path)
-    if "characters" not in card:
-        raise InputError(f"{path}: the model does not read words; use its file in Python")
-    encoder = CharacterEncoder(**card["characters"])
-    encoded = encoder(words)
-    probabilities = _by_tensorflow(path, words) if is_saved_model else _by_keras(path, encoded)
+    inputs = raw_input(card)
+    if inputs is None:
+        raise InputError(f"{path}: the model does not read words or images; use its file in Python")
+    raw = inputs.read(given)
+    answer = _by_tensorflow(path, inputs) if is_saved_model else _by_keras(path, inputs)
+    probabilities = np.concatenate([answer(raw[start : start + BATCH]) for start in range(0, len(raw), BATCH)])
     names = card["class_names"]
     return [
-        Prediction(word, names[int(row.argmax())], dict(zip(names, map(float, row), strict=True)))
-        for word, row in zip(words, probabilities, strict=True)
+        Prediction(inputs.kind, name, names[int(row.argmax())], dict(zip(names, map(float, row), strict=True)))
+        for name, row in zip(given, probabilities, strict=True)
     ]
 
 
@@ -67,7 +71,7 @@ def _card(path: Path) -> dict:
     return saving.read_card(model_file(path))
 
 
-def _by_tensorflow(folder: Path, words: list[str]) -> np.ndarray:
+def _by_tensorflow(folder: Path, inputs) -> Callable[[list], np.ndarray]:
     import tensorflow as tf
 
     try:
@@ -76,13 +80,28 @@ def _by_tensorflow(folder: Path, words: list[str]) -> np.ndarray:
         raise InputError(
             f"{folder}: a damaged SavedModel ({str(error).splitlines()[0][:200]}); export it again"
         ) from error
-    return loaded.signatures["serving_default"](tf.constant(words))["probabilities"].numpy()
+
+    def answer(raw: list) -> np.ndarray:
+        try:
+            return loaded.signatures[inputs.signature](tf.constant(raw))["probabilities"].numpy()
+        except tf.errors.InvalidArgumentError as error:  # what we can read and TensorFlow cannot, as rare image files
+            reason = error.message.split("[[")[0].strip().splitlines()[-1][:200]
+            raise InputError(
+                f"{folder}: cannot read one of the {inputs.kind}s ({reason}); give it in another form"
+            ) from error
+
+    return answer
 
 
-def _by_keras(path: Path, encoded: np.ndarray) -> np.ndarray:
+def _by_keras(path: Path, inputs) -> Callable[[list], np.ndarray]:
     import keras
 
     from kseq import saving
 
-    logits = saving.load(model_file(path), compile=False).predict(encoded, verbose=0)
-    return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    model = saving.load(model_file(path), compile=False)
+
+    def answer(raw: list) -> np.ndarray:
+        logits = model.predict(inputs.encode(raw), verbose=0)
+        return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+
+    return answer

@@ -1,35 +1,48 @@
-"""Inputs on which an export and its model are compared."""
+"""What an export and its model are compared on."""
 
-import keras
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
-
-from kseq.data import CharacterEncoder
 
 BATCHES = (1, 5)
 LENGTHS = (3, 11)  # for axes that may have any length
 
 
-def encoded_inputs(model: keras.Model, card: dict) -> list[np.ndarray]:
-    """Random inputs of `model` at two batch sizes and, where its axes are free, two lengths."""
+@dataclass(frozen=True)
+class Trial:
+    """Raw inputs on which a signature is tried.
+
+    Attributes:
+        signature: its name.
+        shape: of the raw inputs, for the record.
+        raw: what the signature reads.
+        encoded: what the model reads, made of it by the encoder of the card.
+    """
+
+    signature: str
+    shape: tuple[int, ...]
+    raw: Any
+    encoded: np.ndarray
+
+
+def encoded_inputs(model, raw) -> list[np.ndarray]:
+    """Random inputs of `model` at two batch sizes and, where its axes are free, two lengths.
+
+    Args:
+        model: a Keras model with one input.
+        raw: what it reads (`kseq.export.raw.raw_input`), or `None`.
+    """
     random = np.random.default_rng(0)
     inputs = model.inputs[0]
-    longest = card["characters"]["max_length"] if "characters" in card else LENGTHS[-1]
-    highest = CharacterEncoder(**card["characters"]).vocabulary_size if "characters" in card else 2
     arrays = []
-    for batch, length in zip(BATCHES, (min(LENGTHS[0], longest), longest), strict=True):
+    for batch, length in zip(BATCHES, raw.lengths if raw else LENGTHS, strict=True):
         shape = (batch, *(length if size is None else size for size in inputs.shape[1:]))
         if "int" in inputs.dtype:
-            arrays.append(random.integers(1, highest, shape).astype(inputs.dtype))
+            arrays.append(random.integers(1, getattr(raw, "highest", 2), shape).astype(inputs.dtype))
         else:
             arrays.append(random.normal(size=shape).astype(inputs.dtype))
     return arrays
-
-
-def random_words(encoder: CharacterEncoder, count: int, longest: int) -> list[str]:
-    """`count` words of random characters, one of them `longest` characters long."""
-    random = np.random.default_rng(1)
-    lengths = [longest, *random.integers(1, longest + 1, count - 1)]
-    return ["".join(random.choice(list(encoder.characters), length)) for length in lengths]
 
 
 def difference(got: np.ndarray, expected: np.ndarray) -> float:

@@ -82,7 +82,7 @@ def test_all_ways_to_predict_agree(exported):
     expected = _probabilities(model, WORDS)
     for source in (path, folder / "model.keras", folder):
         predictions = predict(source, WORDS)
-        assert [prediction.word for prediction in predictions] == WORDS
+        assert [(prediction.kind, prediction.given) for prediction in predictions] == [("word", word) for word in WORDS]
         got = [list(prediction.probabilities.values()) for prediction in predictions]
         np.testing.assert_allclose(got, expected, atol=1e-5)
 
