@@ -2,7 +2,8 @@
 
 `kseq.data`, `kseq.layers`, `kseq.models`, `kseq.weights`, `kseq.training`, `kseq.analysis`, `kseq.saving`,
 `kseq.export` and `kseq.compare` load when first used, so that `import kseq` is instant and the backend
-(`KERAS_BACKEND`) can still be chosen after it.
+(`KERAS_BACKEND`) can still be chosen after it. `kseq.saving.load` knows our layers; `keras.saving.load_model` does once
+`kseq.layers` has been imported.
 """
 
 import importlib

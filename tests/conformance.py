@@ -58,7 +58,8 @@ def check_learning(model: keras.Model, inputs: np.ndarray) -> None:
     for variable, old in zip(model.trainable_variables, before, strict=True):
         new = keras.ops.convert_to_numpy(variable)
         assert np.isfinite(new).all(), variable.path
-        assert not np.array_equal(new, old), f"{variable.path} receives no gradient"
+        if not variable.path.endswith("/key/bias"):  # adds the same to all logits of a softmax, so its gradient is 0
+            assert np.abs(new - old).max() > 1e-7, f"{variable.path} receives no gradient"
 
 
 def check_padding(model: keras.Model, inputs: np.ndarray, length: int) -> None:

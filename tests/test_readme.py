@@ -19,7 +19,7 @@ PAGES = [
     ROOT / "saved_models" / "README.md",
     *(ROOT / "docs").glob("*.md"),
 ]
-SMALL = " --quick --units 8 --no-baselines"
+SMALL = {"image_classification": " --embed-dim 16 --depth 1", "": " --units 8"}  # by the name of the app
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -40,13 +40,15 @@ def test_every_command_runs(clone):
     lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
     commands = [line for line in lines if line.startswith("kseq ")]
     assert len(commands) >= 10
-    others = {"make demo", "make test", "source .venv/bin/activate", "python benchmarks/recurrent.py"}
+    others = {"make demo", "make test", "source .venv/bin/activate"}
+    others |= {"python benchmarks/recurrent.py", "python benchmarks/attention.py"}
     assert set(lines) - set(commands) == others
     for command in commands:
         words = command.removeprefix("kseq ")
         if words.startswith("run ") and "--help" not in words:
             # The resumed run must be small too, and takes its settings from the first.
-            words += "" if "--resume" in words else SMALL
+            small = next(flags for app, flags in SMALL.items() if app in words)
+            words += "" if "--resume" in words else f" --quick --no-baselines{small}"
         done = subprocess.run(
             [sys.executable, "-m", "kseq", *words.split()], cwd=clone, capture_output=True, text=True, timeout=600
         )

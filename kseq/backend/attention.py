@@ -6,8 +6,8 @@ from keras import ops
 from kseq.backend.scan import with_gradient
 
 LOWEST = -1e30  # the logit of a masked key: finite, so that a row without a valid key is no NaN
-CHUNK = 256  # queries computed together where the weights of all would be too large
-LARGE = 2**24  # that many weights, 64 MB
+# Queries computed together where there are many weights. On JAX that is faster too, on TensorFlow it is for memory.
+CHUNK, LARGE = (128, 2**20) if keras.backend.backend() == "jax" else (256, 2**24)
 
 
 def attention(
@@ -41,7 +41,8 @@ def attention(
         if bias is not None:  # which the fused kernel takes as a mask, slower than the plain form
             return plain_attention(query, key, value, mask=mask, bias=bias, causal=causal)[0], None
         return _fused_attention(query, key, value, mask, causal), None
-    if bias is None and _is_large(query, key):
+    # At inference TensorFlow frees the weights layer by layer, and tf2onnx cannot convert the loop.
+    if bias is None and (training or keras.backend.backend() == "jax") and _is_large(query, key):
         return chunked_attention(query, key, value, mask=mask, causal=causal, training=training), None
     return derived_attention(query, key, value, mask=mask, bias=bias, causal=causal, training=training), None
 
@@ -104,7 +105,7 @@ def chunked_attention(query, key, value, *, mask=None, causal=False, training=Tr
     def weights_of(i, query, key, masks, log_sums=None):
         """Weights of chunk i, and the logarithms of their sums, by which they are normalised."""
         allowed = masks[i] if per_query else masks
-        logits = ops.cast(_times_transposed(query[i], key), "float32")
+        logits = _full(_times_transposed(query[i], key))
         if causal:
             past = ops.arange(ops.shape(key)[2])[None] <= i * size + ops.arange(size)[:, None]
             allowed = past if allowed is None else ops.logical_and(allowed, past)
@@ -128,8 +129,8 @@ def chunked_attention(query, key, value, *, mask=None, causal=False, training=Tr
             return _set(outputs, i, chunk), _set(log_sums, i, sums)
 
         rows = ops.shape(query)[:-1]
-        state = ops.zeros((*rows, value.shape[-1]), value.dtype), ops.zeros((*rows, 1), "float32")
-        outputs, log_sums = ops.fori_loop(0, count, body, state)
+        state = ops.zeros((*rows, value.shape[-1]), value.dtype), ops.zeros((*rows, 1), _full(value).dtype)
+        outputs, log_sums = _repeat(count, body, state)
         return join(outputs), (query, key, value, masks, outputs, log_sums)
 
     def backward(kept, gradient):
@@ -148,7 +149,7 @@ def chunked_attention(query, key, value, *, mask=None, causal=False, training=Tr
             )
 
         state = ops.zeros_like(query), ops.zeros_like(key), ops.zeros_like(value)
-        of_queries, of_key, of_value = ops.fori_loop(0, count, body, state)
+        of_queries, of_key, of_value = _repeat(count, body, state)
         return join(of_queries), _heads_first(of_key), _heads_first(of_value), None
 
     derived = with_gradient(lambda *tensors: forward(*tensors)[0], forward, backward, training=training)
@@ -169,15 +170,17 @@ def _fused_attention(query, key, value, mask, causal):
 
 
 def _is_large(query, key) -> bool:
-    batch, queries, heads, _ = query.shape
-    return queries is not None and key.shape[1] is not None and (batch or 1) * heads * queries * key.shape[1] >= LARGE
+    (batch, queries, heads, _), keys = query.shape, key.shape[1]
+    if not (isinstance(queries, int) and isinstance(keys, int)):  # None, or a symbol when JAX exports
+        return False
+    return queries >= 4 * CHUNK and (batch if isinstance(batch, int) else 1) * heads * queries * keys >= LARGE
 
 
 def _weights(query, key, mask, bias, causal):
     """softmax(Q Kᵀ + B) of scaled queries, heads first, in float32, and where a query may look, or `None`."""
-    logits = ops.cast(_times_transposed(query, key), "float32")
+    logits = _full(_times_transposed(query, key))
     if bias is not None:
-        logits = logits + ops.cast(bias, "float32")
+        logits = logits + ops.maximum(_full(bias), LOWEST)  # a row of −∞ alone would be NaN
     allowed = _allowed(mask, causal, query, key)
     return ops.softmax(logits if allowed is None else ops.where(allowed, logits, LOWEST)), allowed
 
@@ -189,6 +192,11 @@ def _allowed(mask, causal, query, key):
     return past if mask is None else ops.logical_and(mask, past)
 
 
+def _full(x):
+    """`x` in float32, or as it is in float64."""
+    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+
 def _seen(outputs, allowed):
     """`outputs`, 0 for queries that may look at nothing."""
     if allowed is None:
@@ -198,8 +206,8 @@ def _seen(outputs, allowed):
 
 def _of_logits(weights, of_weights, gradient_times_outputs):
     """P ∘ (G Vᵀ − D) with D = rowsum(G ∘ O), computed in float32."""
-    D = ops.sum(ops.cast(gradient_times_outputs, "float32"), axis=-1, keepdims=True)
-    of_logits = ops.cast(weights, "float32") * (ops.cast(of_weights, "float32") - D)
+    D = ops.sum(_full(gradient_times_outputs), axis=-1, keepdims=True)
+    of_logits = _full(weights) * (_full(of_weights) - D)
     return ops.cast(of_logits, weights.dtype)
 
 
@@ -207,6 +215,21 @@ def _sum_to(x, shape):
     """`x` summed over the axes along which a tensor of `shape` was repeated."""
     axes = [axis for axis, size in enumerate(shape) if size == 1 and x.shape[axis] != 1]
     return ops.sum(x, axes, keepdims=True) if axes else x
+
+
+def _repeat(count, body, state):
+    """`ops.fori_loop(0, count, body, state)`, of which TensorFlow must not begin one turn before the last has ended."""
+    if keras.backend.backend() != "tensorflow":
+        return ops.fori_loop(0, count, body, state)
+    import tensorflow as tf
+
+    def turn(i, *state):
+        return i + 1, *body(i, state)
+
+    _, *state = tf.while_loop(
+        lambda i, *_: i < count, turn, (0, *state), parallel_iterations=1, maximum_iterations=count
+    )
+    return state
 
 
 def _set(x, i, row):

@@ -11,16 +11,17 @@ from kseq.backend.scan import with_gradient
 def gelu(x, *, training=False):
     """GELU(x) = x Φ(x) = x (1 + erf(x / √2)) / 2, within 1e-6 of `keras.activations.gelu`.
 
-    TensorFlow keeps the slope, Φ(x) + x φ(x), for its gradient; JAX computes erf where Keras's form makes it compute
-    erfc, at twice the price. Source: Hendrycks & Gimpel 2016 (arXiv 1606.08415).
+    In training TensorFlow keeps the slope, Φ(x) + x φ(x), for its gradient, and JAX computes erf where Keras's form
+    makes it compute erfc, at twice the price. Source: Hendrycks & Gimpel 2016 (arXiv 1606.08415).
 
     Args:
         x: of any shape.
         training: whether a gradient is to be expected.
     """
-    if keras.backend.backend() == "torch":
+    backend = keras.backend.backend()
+    if backend == "torch" or (backend == "jax" and not training):  # TensorFlow cannot load the erf of JAX
         return keras.activations.gelu(x, approximate=False)
-    if keras.backend.backend() == "jax":
+    if backend == "jax":
         return _gelu(x)
 
     def forward(x):

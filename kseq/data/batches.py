@@ -93,5 +93,5 @@ class Batches(keras.utils.PyDataset):
         if self.lengths is not None:
             inputs = inputs[:, : self._time(batch)]
         if self.augment is not None:
-            inputs = self.augment(inputs, np.random.default_rng((self.seed, self.epoch, index)))
+            inputs = self.augment(inputs, np.random.default_rng((self.seed, self.epoch, 1 + index)))
         return inputs, self.targets[batch]

@@ -31,11 +31,17 @@ def verify(model: keras.Model, card: dict, path: Path) -> list[dict]:
     """Run the file at `path` at two batch sizes and lengths and compare it with `model`."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
     checks = []
-    for inputs in encoded_inputs(model, raw_input(card)):
-        expected = keras.ops.convert_to_numpy(model(inputs, training=False))
-        (got,) = session.run(None, {name: inputs})
-        checks.append({"signature": name, "shape": list(inputs.shape), "difference": difference(got, expected)})
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+        for inputs in encoded_inputs(model, raw_input(card)):
+            expected = keras.ops.convert_to_numpy(model(inputs, training=False))
+            (got,) = session.run(None, {name: inputs})
+            checks.append({"signature": name, "shape": list(inputs.shape), "difference": difference(got, expected)})
+    except Exception as error:  # onnxruntime has a class of its own for each way in which a graph is wrong
+        reason = str(error).strip().splitlines()[0][:200]
+        raise KseqError(
+            f"format 'onnx': what tf2onnx made of {model.name} cannot be run ({reason}); use --format saved_model"
+        ) from error
     return checks

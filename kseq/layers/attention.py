@@ -6,6 +6,7 @@ from keras import ops
 from kseq.backend.attention import attention
 from kseq.errors import InputError
 from kseq.layers.dense import Dense
+from kseq.layers.initializers import clone
 
 
 @keras.saving.register_keras_serializable(package="kseq")
@@ -15,7 +16,8 @@ class MultiHeadAttention(keras.layers.Layer):
     with Q_i = query W_i^Q + b_i^Q, K_i = key W_i^K + b_i^K, V_i = value W_i^V + b_i^V for each head i, d = `head_dim`
     and an optional additive bias B. It computes what `keras.layers.MultiHeadAttention` does, with kernels of the shape
     `(embed_dim, num_heads * head_dim)`, products of rank 2 and the fastest attention of each backend; unlike Keras's it
-    can add a bias, keep keys and values for step-by-step decoding, and answer 0 where there is nothing to look at.
+    can add a bias (as Shaw et al. 2018 and T5 do), keep keys and values for step-by-step decoding, and its heads answer
+    0 where there is nothing to look at.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1 and section 3.2.2.
 
@@ -42,11 +44,12 @@ class MultiHeadAttention(keras.layers.Layer):
         cache: keys and values of earlier steps, `(batch, 2, length, heads, head_dim)` as `make_cache` makes it; the
             layer then returns `(output, cache)`.
         cache_update_index: where in the cache the keys and values of this call are written; query t of the call may
-            look at all up to `cache_update_index + t`. `None` uses the cache as it is.
+            look at all up to `cache_update_index + t`. A tensor must not point behind the cache, which cannot be
+            checked. `None` uses the cache as it is.
 
     Masking: a key is looked at if the masks of key and value (of the query in self-attention) allow it. What stands at
-    a masked key, NaN included, reaches no output. Masked queries are computed like the others, and the output has the
-    mask of the query.
+    a masked key, NaN included, reaches no output, and if it is of another sequence no gradient. Masked queries are
+    computed like the others, and the output has the mask of the query.
 
     Output shape: `(batch, queries, output_dim)`.
 
@@ -78,6 +81,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.supports_masking = True
+        self.autocast = False  # a bias in half precision would lose what the float32 softmax can tell apart
 
     def build(self, query_shape, value_shape=None, key_shape=None):
         value_shape = value_shape or query_shape
@@ -95,8 +99,8 @@ class MultiHeadAttention(keras.layers.Layer):
         dense = Dense(
             units,
             use_bias=self.use_bias,
-            kernel_initializer=self.kernel_initializer.clone(),
-            bias_initializer=self.bias_initializer.clone(),
+            kernel_initializer=clone(self.kernel_initializer),
+            bias_initializer=clone(self.bias_initializer),
             dtype=self.dtype_policy,
             name=name,
         )
@@ -114,7 +118,7 @@ class MultiHeadAttention(keras.layers.Layer):
         return query_dim // self.num_heads
 
     def make_cache(self, batch_size: int, length: int):
-        """An empty cache for `length` steps of a built layer: zeros `(batch_size, 2, length, heads, head_dim)`."""
+        """An empty cache for `length` steps of inference: zeros `(batch_size, 2, length, heads, head_dim)`."""
         head_dim = self.query_projection.units // self.num_heads
         return ops.zeros((batch_size, 2, length, self.num_heads, head_dim), self.compute_dtype)
 
@@ -141,7 +145,7 @@ class MultiHeadAttention(keras.layers.Layer):
         cache_update_index=None,
         training=None,
     ):
-        if value is None and key is None and cache is None:
+        if value is None and cache is None and value_mask is None:
             value_mask = mask if query_mask is None else query_mask  # Keras names the mask of a lone argument `mask`
         value = query if value is None else value
         key = value if key is None else key
@@ -154,9 +158,12 @@ class MultiHeadAttention(keras.layers.Layer):
             k, v = self._heads(self.key_projection(key)), self._heads(self.value_projection(value))
         if cache is not None:
             if cache_update_index is not None:
+                self._check_room(cache, q, cache_update_index)
                 start = (0, 0, cache_update_index, 0, 0)
                 cache = ops.slice_update(cache, start, ops.cast(ops.stack([k, v], axis=1), cache.dtype))
             k, v = ops.cast(cache[:, 0], q.dtype), ops.cast(cache[:, 1], q.dtype)
+            if key_mask is not None:
+                k, v = (ops.where(key_mask[..., None, None], x, 0) for x in (k, v))
 
         drop = (lambda weights: self.drop(weights, training=training)) if self.dropout and training else None
         outputs, weights = attention(
@@ -170,13 +177,23 @@ class MultiHeadAttention(keras.layers.Layer):
             return_weights=return_attention_scores,
             training=training,
         )
-        outputs = ops.reshape(outputs, (*ops.shape(outputs)[:2], self.value_projection.units))
+        outputs = ops.reshape(outputs, (-1, ops.shape(outputs)[1], self.value_projection.units))
         outputs = self.output_projection(outputs)  # (batch, queries, output_dim)
         more = [x for x in (weights if return_attention_scores else None, cache) if x is not None]
         return (outputs, *more) if more else outputs
 
+    def _check_room(self, cache, q, index):
+        """A tensor as the index is trusted: whether it fits is known only when it is computed."""
+        length, queries = cache.shape[2], q.shape[1]
+        if isinstance(index, int) and None not in (length, queries) and not 0 <= index <= length - queries:
+            raise InputError(
+                f"cache_update_index {index}: {queries} tokens from there do not fit a cache of {length}; give an "
+                f"index from 0 to {length - queries}, or make_cache a longer one"
+            )
+
     def _heads(self, x):
-        return ops.reshape(x, (*ops.shape(x)[:2], self.num_heads, x.shape[-1] // self.num_heads))
+        # With two unknown sizes tf2onnx writes a wrong graph, so the batch is -1.
+        return ops.reshape(x, (-1, ops.shape(x)[1], self.num_heads, x.shape[-1] // self.num_heads))
 
     def _key_mask(self, key_mask, value_mask, key):
         """Which keys may be looked at, `(batch, keys)` or `None` for all."""

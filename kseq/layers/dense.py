@@ -10,7 +10,7 @@ class Dense(keras.layers.Dense):
 
     `keras.layers.Dense` with all axes but the last flattened to one for the product. Weights, arguments and outputs
     are the same; the gradient of a rank-3 product takes XLA on CPU 2–6 times as long as that of the flat one, and
-    no backend is slower with the flat one.
+    no backend is slower with the flat one. Keras's `quantize` passes it by.
 
     Args:
         units: size of the last axis of the output.
@@ -28,4 +28,4 @@ class Dense(keras.layers.Dense):
             return super().call(inputs, training=training)
         rows = ops.reshape(inputs, (-1, inputs.shape[-1]))  # (batch · …, features)
         outputs = super().call(rows, training=training)
-        return ops.reshape(outputs, (*ops.shape(inputs)[:-1], self.units))
+        return ops.reshape(outputs, (-1, *ops.shape(inputs)[1:-1], self.units))

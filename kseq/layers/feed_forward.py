@@ -5,6 +5,7 @@ import keras
 from kseq.backend.gelu import gelu
 from kseq.errors import InputError
 from kseq.layers.dense import Dense
+from kseq.layers.initializers import clone
 
 
 @keras.saving.register_keras_serializable(package="kseq")
@@ -70,8 +71,8 @@ class FeedForward(keras.layers.Layer):
         return Dense(
             units,
             use_bias=self.use_bias,
-            kernel_initializer=self.kernel_initializer.clone(),
-            bias_initializer=self.bias_initializer.clone(),
+            kernel_initializer=clone(self.kernel_initializer),
+            bias_initializer=clone(self.bias_initializer),
             dtype=self.dtype_policy,
             name=name,
         )

@@ -13,10 +13,10 @@ from kseq.layers.dense import Dense
 
 @keras.saving.register_keras_serializable(package="kseq")
 class PatchEmbedding(keras.layers.Layer):
-    """Patches x_p of an image or volume, each mapped to a token E x_p + b.
+    """Patches x_p of an image or volume, each mapped to a token x_p E + b.
 
     For patches of P_1 × … × P_r voxels and C channels, x_p ∈ R^(P_1 ⋯ P_r · C) holds the voxels in row-major order,
-    channels last, and E has one column a voxel and channel. It is the convolution whose kernel and stride are the patch
+    channels last, and E has one row a voxel and channel. It is the convolution whose kernel and stride are the patch
     (and takes the weights of one, see `kseq.weights`), computed as a reshape and one matrix product: 3–6 times faster
     than PyTorch's convolution, and 1,500 times faster than a strided 3-D convolution under XLA on CPU.
 

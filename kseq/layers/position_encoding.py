@@ -10,7 +10,8 @@ from keras import ops
 
 from kseq.errors import InputError
 
-COARSE_BITS = 12  # of a frequency: its product with a position below 4,096 is exact in float32
+COARSE_BITS = 12  # of a frequency: its product with a count below 4,096 is exact in float32
+BLOCK = 2048  # positions are counted in blocks and within them, so that both counts are below 4,096 up to 8 million
 
 
 class PositionEncoding(keras.layers.Layer):
@@ -154,19 +155,15 @@ class SinusoidalPositionEncoding(PositionEncoding):
         return inputs + code
 
     def _turns(self, size, axis: int, axes: int, start_index):
-        """ω t / 2π up to whole turns along one axis, as float32 holds it exactly, `(1, …, size, …, 1, embed_dim)`."""
-        t = ops.cast(ops.arange(size) + start_index, "float32")
-        scale = 1.0
-        if self.positions != "index":
-            t = t + (1.0 if self.positions == "end" else 0.5)
-            scale = 2 * np.pi / size
+        """ω t / 2π up to whole turns along one axis, `(1, …, size, …, 1, embed_dim)`."""
+        t, frequencies = ops.arange(size) + start_index, self.frequencies[axis]
         t = ops.reshape(t, [-1 if a == axis else 1 for a in range(axes)] + [1])
-        frequencies = self.frequencies[axis] * scale
-        # Split, because the product of a float32 frequency and a position of 5,000 is wrong by 3e-4.
-        mantissas, exponents = np.frexp(frequencies)
-        coarse = np.ldexp(np.round(np.ldexp(mantissas, COARSE_BITS)), exponents - COARSE_BITS)
-        turns = t * coarse.astype("float32")
-        return turns - ops.floor(turns) + t * (frequencies - coarse).astype("float32")
+        if self.positions == "index":
+            # A float32 product ω t would be wrong by 3e-4 at position 5,000.
+            return _turns(t % BLOCK, frequencies) + _turns(t // BLOCK, BLOCK * frequencies % 1)
+        shift = 1.0 if self.positions == "end" else 0.5
+        t = (ops.cast(t, "float32") + shift) * (2 * np.pi) / ops.cast(size, "float32")
+        return t * frequencies.astype("float32")
 
     def get_config(self):
         return super().get_config() | {
@@ -232,8 +229,20 @@ class LearnedPositionEncoding(PositionEncoding):
             return inputs + ops.reshape(table, (*grid, -1))
         if start_index is not None:
             length = ops.shape(inputs)[1]
+            longest = self.table.shape[0] - (inputs.shape[1] or 1)
+            if isinstance(start_index, int) and not 0 <= start_index <= longest:
+                raise InputError(f"start_index {start_index}: tokens behind the table; give 0 to {longest}")
             return inputs + ops.take(table, ops.arange(length) + start_index, axis=0)
         return inputs + table[: ops.shape(inputs)[1]]
 
     def get_config(self):
         return super().get_config() | {"initializer": keras.initializers.serialize(self.initializer)}
+
+
+def _turns(count, frequencies: np.ndarray):
+    """`count` times `frequencies`, up to whole turns, as exactly as float32 holds it; counts below 4,096."""
+    count = ops.cast(count, "float32")
+    mantissas, exponents = np.frexp(frequencies)
+    coarse = np.ldexp(np.round(np.ldexp(mantissas, COARSE_BITS)), exponents - COARSE_BITS)
+    turns = count * coarse.astype("float32")
+    return turns - ops.floor(turns) + count * (frequencies - coarse).astype("float32")

@@ -207,7 +207,7 @@ class GRU(Recurrence, keras.layers.GRU):
         r_t = σ(x_t U_r + h_{t-1} W_r + b_r)                    reset gate
         h̃_t = tanh(x_t U_h + (r_t ⊙ h_{t-1}) W_h + b_h)         `reset_after=False`: the lecture's, Cho's
         h̃_t = tanh(x_t U_h + b_h + r_t ⊙ (h_{t-1} W_h + b'_h))  `reset_after=True`, the default: cuDNN's, PyTorch's
-        h_t = z_t ⊙ h_{t-1} + (1 − z_t) ⊙ h̃_t                   (in Cho's paper z and 1 − z change places)
+        h_t = z_t ⊙ h_{t-1} + (1 − z_t) ⊙ h̃_t                   Cho's equation 7; Chung's z is 1 − z
 
     Weights stand side by side in the order z, r, h; with `reset_after` the bias is (2, 3 units): b, then b'.
     σ is `recurrent_activation`, tanh `activation`.

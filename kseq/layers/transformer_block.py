@@ -3,9 +3,11 @@
 import keras
 from keras import layers
 
+from kseq.backend.remat import remat
 from kseq.errors import InputError
 from kseq.layers.attention import MultiHeadAttention
 from kseq.layers.feed_forward import FeedForward, gelu_tanh
+from kseq.layers.initializers import clone
 from kseq.layers.layer_normalization import LayerNormalization
 
 
@@ -53,6 +55,7 @@ class TransformerBlock(layers.Layer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.norms, self.drops, self.paths = {}, {}, {}  # by the name of the branch
         self.supports_masking = True
+        self.autocast = False  # of a bias for the attention; the tokens are cast where they come in
 
     def _add_attention(self, name: str, shape, *others) -> MultiHeadAttention:
         attention = MultiHeadAttention(
@@ -78,8 +81,8 @@ class TransformerBlock(layers.Layer):
     def _products(self) -> dict:
         return {
             "use_bias": self.use_bias,
-            "kernel_initializer": self.kernel_initializer.clone(),
-            "bias_initializer": self.bias_initializer.clone(),
+            "kernel_initializer": clone(self.kernel_initializer),
+            "bias_initializer": clone(self.bias_initializer),
         }
 
     def _surround(self, name: str, shape) -> None:
@@ -106,7 +109,7 @@ class TransformerBlock(layers.Layer):
             x = norm(x) if self.norm_first else x
             return branch(x, **dict(zip(tensors, values, strict=True)), **arguments, training=training)
 
-        outputs = (keras.remat(compute) if self.remat and training else compute)(x, *tensors.values())
+        outputs = (remat(compute) if self.remat and training else compute)(x, *tensors.values())
         y, *more = outputs if isinstance(outputs, tuple) else (outputs,)
         y = self.drops[name](y, training=training)
         y = self.paths[name](y, training=training)

@@ -1,6 +1,7 @@
 """The decoder block of a transformer, whole sequences at once or step by step."""
 
 import keras
+from keras import ops
 
 from kseq.errors import InputError
 from kseq.layers.transformer_block import TransformerBlock
@@ -40,14 +41,15 @@ class TransformerDecoderBlock(TransformerBlock):
         epsilon: ε of the normalisations (1e-5 in `torch.nn`).
         kernel_initializer: of all products.
         bias_initializer: of their biases.
-        remat: whether the branches are computed again in the backward pass instead of being kept (`keras.remat`). Not
-            with `dropout` or `attention_dropout`.
+        remat: whether the branches are computed again in the backward pass instead of being kept (`keras.remat`, which
+            is mended on JAX). Not with `dropout` or `attention_dropout`.
 
     Call arguments:
         inputs: `(batch, tokens, embed_dim)`.
         memory: the encoded sequence, `(batch, memory_tokens, memory_dim)`, or `None`.
         use_causal_mask: whether token t may look at tokens up to t only; default true.
         attention_mask: boolean, true where a token may look at a token, as in `MultiHeadAttention`.
+        attention_bias: added to the logits of the first attention, as in `MultiHeadAttention`.
         cache: keys and values of the tokens so far, `(batch, 2, length, heads, head_dim)`.
         cache_update_index: the index of the first token of `inputs`.
         memory_cache: `project(memory)`, in place of `memory`.
@@ -87,6 +89,7 @@ class TransformerDecoderBlock(TransformerBlock):
         inputs_mask=None,
         memory_mask=None,
         attention_mask=None,
+        attention_bias=None,
         use_causal_mask=True,
         cache=None,
         cache_update_index=None,
@@ -100,11 +103,11 @@ class TransformerDecoderBlock(TransformerBlock):
             raise InputError(f"memory: {self.name} {has}; call it always with a memory or memory_cache, or never")
         x, *cache = self._residual(
             "attention",
-            inputs,
+            ops.cast(inputs, self.compute_dtype),
+            {"cache": cache, "attention_bias": attention_bias},
             query_mask=mask if inputs_mask is None else inputs_mask,
             attention_mask=attention_mask,
             use_causal_mask=use_causal_mask,
-            cache=cache,
             cache_update_index=cache_update_index,
             training=training,
         )
@@ -112,9 +115,8 @@ class TransformerDecoderBlock(TransformerBlock):
             x, *_ = self._residual(
                 "cross_attention",
                 x,
-                {"value": memory},
+                {"value": memory, "cache": memory_cache},
                 value_mask=memory_mask,
-                cache=memory_cache,
                 training=training,
             )
         (x,) = self._residual("feed_forward", x, training=training)

@@ -1,6 +1,7 @@
 """The encoder block of a transformer."""
 
 import keras
+from keras import ops
 
 from kseq.layers.transformer_block import TransformerBlock
 
@@ -27,13 +28,13 @@ class TransformerEncoderBlock(TransformerBlock):
         dropout: share of the values set to zero while training, behind each branch and in the hidden layer.
         attention_dropout: share of the attention weights set to zero while training.
         drop_path: stochastic depth: share of the samples for which a branch is left out while training, the others
-            scaled up (Huang et al. 2016, arXiv 1603.09382).
+            scaled up, as timm does; Huang et al. 2016 (arXiv 1603.09382) leave it out for whole batches.
         use_bias: whether the products have a bias.
         epsilon: ε of the normalisations (1e-6 in ViT; 1e-5 in `torch.nn`).
         kernel_initializer: of all products.
         bias_initializer: of their biases.
         remat: whether the branches are computed again in the backward pass instead of being kept: less memory, about
-            a third more time (`keras.remat`). Not with `dropout` or `attention_dropout`.
+            a third more time (`keras.remat`, mended on JAX). Not with `dropout` or `attention_dropout`.
 
     Call arguments:
         inputs: `(batch, tokens, embed_dim)`.
@@ -69,7 +70,7 @@ class TransformerEncoderBlock(TransformerBlock):
     ):
         x, *weights = self._residual(
             "attention",
-            inputs,
+            ops.cast(inputs, self.compute_dtype),
             {"attention_bias": attention_bias},
             query_mask=mask if inputs_mask is None else inputs_mask,
             attention_mask=attention_mask,

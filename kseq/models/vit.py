@@ -1,6 +1,6 @@
 """Vision transformer: an image or a volume as a sequence of patches, read by a transformer encoder.
 
-    z_0 = [x_class; E x_1; …; E x_N] + E_pos                                          (1)
+    z_0 = [x_class; x_1 E; …; x_N E] + E_pos                                          (1)
     z'_l = z_{l−1} + MultiHead(LN(z_{l−1})),   z_l = z'_l + MLP(LN(z'_l)),  l = 1 … L  (2, 3)
     y = LN(z_L^0),   logits = W y + b                                                  (4)
 
@@ -69,7 +69,7 @@ def ViT(
             train and run their checkpoints with "gelu_tanh".
         dropout: share of values set to zero while training, behind the positions and in the blocks.
         attention_dropout: share of attention weights set to zero while training.
-        drop_path: stochastic depth of the last block; that of the others rises to it linearly from 0.
+        drop_path: stochastic depth of the last of several blocks; that of the others rises to it linearly from 0.
         epsilon: of the layer normalisations; checkpoints of Hugging Face want 1e-12.
         features: whether to return what others build on too, instead of logits alone.
         remat: whether blocks are computed again in the backward pass instead of kept: memory for time.
@@ -124,7 +124,9 @@ def ViT(
         states[f"block_{block}"] = x
     x = LayerNormalization(epsilon=epsilon, name="encoder_norm")(x)
     states["patches"] = x
-    answer = x[:, 0] if has_token else layers.GlobalAveragePooling1D(name="mean")(x)  # (batch, embed_dim)
+    answer = (
+        x[:, 0] if has_token else layers.GlobalAveragePooling1D("channels_last", name="mean")(x)
+    )  # (batch, embed_dim)
     if num_classes:
         small = keras.initializers.TruncatedNormal(stddev=0.02)
         answer = layers.Dense(num_classes, kernel_initializer=small, name="logits")(answer)
@@ -134,15 +136,21 @@ def ViT(
     return keras.Model(images, {"logits" if num_classes else "pooled": answer} | maps, name=name)
 
 
-def _variant(patch_size: int, embed_dim: int, depth: int, num_heads: int, parameters: int, classes=1000) -> Variant:
+PAPER = "Dosovitskiy et al. 2021"
+SMALLER = "Steiner et al. 2021"  # arXiv 2106.10270; the sizes are those of DeiT (Touvron et al. 2021, arXiv 2012.12877)
+
+
+def _variant(
+    patch_size: int, embed_dim: int, depth: int, num_heads: int, parameters: int, source=PAPER, classes=1000
+) -> Variant:
     sizes = {"patch_size": patch_size, "embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
     arguments = {"input_shape": (224, 224, 3), "num_classes": classes} | sizes
-    return Variant(ViT, arguments, parameters, "Dosovitskiy et al. 2021")
+    return Variant(ViT, arguments, parameters, source)
 
 
 VARIANTS = {
-    "vit_ti16": _variant(16, 192, 12, 3, 5_717_416),
-    "vit_s16": _variant(16, 384, 12, 6, 22_050_664),
+    "vit_ti16": _variant(16, 192, 12, 3, 5_717_416, SMALLER),
+    "vit_s16": _variant(16, 384, 12, 6, 22_050_664, SMALLER),
     "vit_b16": _variant(16, 768, 12, 12, 86_567_656),
     "vit_b32": _variant(32, 768, 12, 12, 88_224_232),
     "vit_l16": _variant(16, 1024, 24, 16, 304_326_632),

@@ -20,11 +20,13 @@ class VitLayout(Layout):
     """Vision transformers of one library into `kseq.models.ViT`; a subclass says how they name its parts.
 
     The tensors may share a prefix. A checkpoint whose positions are of another number than the model's is taken for a
-    square (of a volume, a cube) and resampled to the grid of the model. If it has none for the class token, which is
-    then added behind the positions, that of the model becomes 0.
+    square (of a volume, a cube) and resampled to the grid of the model, as timm does it or, with "bilinear", the JAX
+    repositories; Hugging Face and torchvision interpolate a little differently at run time. If it has none for the
+    class token, which is then added behind the positions, that of the model becomes 0.
 
     Args:
-        interpolation: of positions, "bicubic" or "bilinear", see `resample_positions`; `None` is what the library does.
+        interpolation: of positions, "bicubic" or "bilinear", see `resample_positions`; `None` is bicubic, of JAX
+            checkpoints bilinear.
 
     Attributes:
         library: how it keeps affine maps, normalisations and attentions.

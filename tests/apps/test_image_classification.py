@@ -61,7 +61,7 @@ def test_the_export_answers_like_the_run_for_png_files_of_another_size(folder, t
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
 
 
-def test_the_saved_model_reads_raw_pixels_and_bytes_without_keras(folder, tmp_path):
+def test_the_saved_model_reads_raw_pixels_and_bytes_by_tensorflow_alone(folder, tmp_path):
     digit = kseq.data.handwritten_digits().test[0][0]
     Image.fromarray(digit[..., 0]).save(tmp_path / "digit.png")
     np.save(tmp_path / "digit.npy", digit)
@@ -71,7 +71,7 @@ import tensorflow as tf
 model = tf.saved_model.load({str(folder / "saved_model")!r})
 raw = model.signatures["serving_default"](tf.constant(np.load("digit.npy")[None]))
 read = model.signatures["encoded"](tf.constant([open("digit.png", "rb").read()]))
-assert "keras" not in sys.modules
+assert "kseq" not in sys.modules
 assert np.abs(raw["probabilities"] - read["probabilities"]).max() < 1e-6
 assert raw["label"] == read["label"]
 print(raw["label"].numpy()[0].decode())

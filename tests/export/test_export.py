@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from kseq import saving
+from kseq import layers, saving
 from kseq.errors import InputError, KseqError
 from kseq.export import export, predict
 from tests.conftest import tensorflow_only
@@ -197,3 +197,18 @@ def _probabilities(model: keras.Model, words: list[str]) -> np.ndarray:
 
     logits = model.predict(CharacterEncoder("abcdefghijklmnopqrstuvwxyz", 15)(words), verbose=0)
     return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+
+
+@tensorflow_only
+def test_a_transformer_of_any_length_as_onnx(tmp_path):
+    """Its reshapes have two unknown sizes, batch and time, which tf2onnx may get wrong."""
+    pytest.importorskip("tf2onnx")
+    tokens = keras.Input((None, 8))
+    x = layers.SinusoidalPositionEncoding()(tokens)
+    x = layers.TransformerEncoderBlock(2, 12)(x)
+    x = layers.TransformerDecoderBlock(2, 12)(x)
+    saving.save(keras.Model(tokens, x), tmp_path / "model.keras", {})
+    _, record = export(tmp_path / "model.keras", tmp_path / "model.onnx", format="onnx")
+    assert record["largest_difference"] < 1e-5
+    shapes = [check["shape"] for check in record["checks"]]
+    assert len({shape[1] for shape in shapes}) == len({shape[0] for shape in shapes}) == 2

@@ -159,6 +159,25 @@ def test_cached_steps_equal_the_whole_sequence(chunk):
         np.testing.assert_allclose(array(output), expected[:, t : t + chunk], atol=1e-6)
 
 
+def test_more_tokens_than_a_cache_has_room_for():
+    layer = built((None, None, 8))
+    with pytest.raises(InputError, match="cache_update_index 3: 5 tokens from there do not fit a cache of 6"):
+        layer(QUERY, cache=layer.make_cache(BATCH, 6), cache_update_index=3)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_bias_keeps_its_precision_and_may_be_infinite(policy):
+    layer = MultiHeadAttention(1, dtype=policy)
+    x = np.zeros((1, 4, 4), "float32")
+    layer.build(x.shape)
+    bias = np.array([[300, 300.25, 300.5, -1e9], [-np.inf] * 4, [0, -np.inf, 0, 0], [0] * 4], "float32")
+    output, scores = layer(x, attention_bias=bias, return_attention_scores=True)
+    assert np.isfinite(array(ops.cast(output, "float32"))).all()
+    scores = array(ops.cast(scores, "float32"))[0, 0]
+    np.testing.assert_allclose(scores[0], reference.softmax(bias[0]), atol=2e-3)
+    np.testing.assert_allclose(scores[2], [1 / 3, 0, 1 / 3, 1 / 3], atol=2e-3)
+
+
 def test_a_projected_memory_equals_the_memory():
     layer = built(QUERY.shape, VALUE.shape, KEY.shape, head_dim=4)
     cache = layer.project(VALUE, KEY)
@@ -167,6 +186,16 @@ def test_a_projected_memory_equals_the_memory():
         output, same = layer(QUERY, cache=cache, **arguments)
         np.testing.assert_allclose(array(output), array(expected), atol=1e-6)
         np.testing.assert_array_equal(array(same), array(cache))
+    dirty = np.where(KEY_MASK[:, None, :, None, None], array(cache), np.nan)
+    output, _ = layer(QUERY, cache=dirty, value_mask=KEY_MASK)
+    np.testing.assert_allclose(array(output), array(expected), atol=1e-6)
+
+
+def test_the_mask_of_the_query_holds_for_the_value_that_it_stands_for():
+    layer = built(QUERY.shape, QUERY.shape, QUERY.shape)
+    mask = np.arange(QUERIES) < np.array([[5], [3], [1]])
+    expected = layer(QUERY, query_mask=mask)
+    np.testing.assert_allclose(array(layer(QUERY, key=QUERY, query_mask=mask)), array(expected), atol=1e-6)
 
 
 def test_long_sequences_too():

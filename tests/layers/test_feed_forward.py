@@ -41,6 +41,12 @@ def test_the_tanh_form_of_gelu():
     assert np.abs(got - keras.ops.convert_to_numpy(exact(X))).max() > 1e-4
 
 
+def test_a_function_may_be_the_initializer():
+    layer = FeedForward(6, kernel_initializer=lambda shape, dtype: keras.ops.full(shape, 0.5, dtype))
+    layer.build(X.shape)
+    np.testing.assert_array_equal(layer.get_weights()[0], np.full((3, 6), 0.5))
+
+
 @pytest.mark.parametrize(("arguments", "message"), [({"hidden_dim": 0}, "hidden_dim 0"), ({"dropout": 1}, "dropout 1")])
 def test_bad_arguments(arguments, message):
     with pytest.raises(InputError, match=message):

@@ -33,12 +33,12 @@ def test_conformance(kind, shape, arguments, tmp_path):
 
 
 def test_the_interleaved_code_is_the_equation():
-    expected = np.zeros((5000, 16))
-    t = np.arange(5000)
+    expected = np.zeros((9000, 16))
+    t = np.arange(9000)
     for k in range(8):
         omega = 10_000 ** (-2 * k / 16)
         expected[:, 2 * k], expected[:, 2 * k + 1] = np.sin(omega * t), np.cos(omega * t)
-    np.testing.assert_allclose(code((5000, 16)), expected, atol=2e-6)  # a float32 product would be wrong by 3e-4
+    np.testing.assert_allclose(code((9000, 16)), expected, atol=2e-6)  # a float32 product would be wrong by 3e-4
 
 
 def test_the_code_is_bounded_and_its_similarity_depends_on_the_distance_only():
@@ -83,6 +83,12 @@ def test_tokens_of_a_grid_have_the_code_of_the_grid_and_prefix_tokens_none():
     np.testing.assert_allclose(tokens[1:].reshape(3, 4, 8), code((3, 4, 8)), atol=1e-6)
 
 
+def test_a_position_of_a_million_is_exact_too():
+    t, omega = 1_000_003, 10_000 ** (-np.arange(8) / 8)
+    expected = np.stack([np.sin(omega * t), np.cos(omega * t)], axis=-1).reshape(16)
+    np.testing.assert_allclose(code((1, 16), start_index=t)[0], expected, atol=3e-6)
+
+
 def test_a_sequence_continues_at_its_start_index():
     whole = code((40, 8))
     np.testing.assert_allclose(code((10, 8), start_index=30), whole[30:], atol=1e-6)
@@ -101,11 +107,19 @@ def test_the_learned_code_is_added():
 
 
 @pytest.mark.parametrize("kind", [SinusoidalPositionEncoding, LearnedPositionEncoding])
-def test_any_length_up_to_the_longest(kind):
+@pytest.mark.parametrize("positions", ["index", "center"])
+def test_any_length_up_to_the_longest(kind, positions):
     inputs = keras.Input((None, 8))
-    model = keras.Model(inputs, kind((20,))(inputs))
+    more = {"positions": positions} if kind is SinusoidalPositionEncoding else {}
+    model = keras.Model(inputs, kind((20,), **more)(inputs))
     for length in (1, 20):
         assert model.predict(np.ones((2, length, 8), "float32"), verbose=0).shape == (2, length, 8)
+
+
+def test_tokens_behind_the_table():
+    layer = LearnedPositionEncoding((6,))
+    with pytest.raises(InputError, match="start_index 4: tokens behind the table; give 0 to 3"):
+        layer(np.zeros((1, 3, 8), "float32"), start_index=4)
 
 
 @pytest.mark.parametrize("kind", [SinusoidalPositionEncoding, LearnedPositionEncoding])

@@ -23,7 +23,7 @@ def array(tensor) -> np.ndarray:
 
 def built(block, *shapes):
     block.build(*shapes)
-    block.set_weights([random.normal(size=w.shape) for w in block.get_weights()])
+    block.set_weights([0.4 * random.normal(size=w.shape) for w in block.get_weights()])
     return block
 
 
@@ -157,9 +157,16 @@ def test_remat_changes_no_output_and_no_gradient(kind):
     built(plain, *(a.shape for a in arrays))
     remat.build(*(a.shape for a in arrays))
     remat.set_weights(plain.get_weights())
-    values = [
-        gradients(lambda *a, block=block: ops.sum(block(*a, training=True) ** 2), arrays) for block in (plain, remat)
-    ]
+    more = {"inputs_mask": ops.convert_to_tensor(MASK)}
+    if kind == "decoder":
+        more["memory_mask"] = ops.convert_to_tensor(MEMORY_MASK)
+    bias = random.normal(size=(2, 5, 5)).astype("float32")
+
+    def value(block):
+        return lambda bias, *a: ops.sum(block(*a, attention_bias=bias, training=True, **more) ** 2)
+
+    values = [gradients(value(block), [bias, *arrays]) for block in (plain, remat)]
+    assert all(np.abs(gradient).max() > 0.01 for gradient in values[0])
     for a, b in zip(*values, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     steps = []
@@ -171,6 +178,23 @@ def test_remat_changes_no_output_and_no_gradient(kind):
         steps.append(model.get_weights())
     for a, b in zip(*steps, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_remat_keeps_the_gradient_of_a_projected_memory():
+    found = []
+    for remat in (False, True):
+        block = TransformerDecoderBlock(2, 12, remat=remat)
+        block.build(X.shape, MEMORY.shape)
+        block.set_weights([0.4 * np.random.default_rng(1).normal(size=w.shape) for w in block.get_weights()])
+        cache = array(block.project(MEMORY))
+
+        def value(x, cache, block=block):
+            return ops.sum(block(x, memory_cache=cache, training=True) ** 2)
+
+        found.append(gradients(value, [X, cache]))
+    for plain, again in zip(*found, strict=True):
+        assert np.abs(plain).max() > 0.01
+        np.testing.assert_allclose(again, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_stochastic_depth_leaves_branches_out_for_whole_samples():

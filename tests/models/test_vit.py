@@ -42,8 +42,7 @@ def test_published_parameter_counts(name):
     assert blocks[1] + (arguments["depth"] - 1) * a_block == variants()[name].parameters
 
 
-def test_the_smallest_variant_whole():
-    assert create("vit_ti16").count_params() == 5_717_416
+def test_arguments_of_a_variant_can_be_others():
     assert create("vit_ti16", num_classes=7, input_shape=(32, 32, 1)).output_shape == (None, 7)
 
 
@@ -101,6 +100,41 @@ def test_without_a_head_the_answer_is_what_the_head_reads():
     np.testing.assert_allclose(pooled @ W + c, whole.predict(IMAGES, verbose=0), atol=1e-5)
     states = ViT(IMAGES.shape[1:], 0, **SMALL, features=True).predict(IMAGES, verbose=0)
     assert states["pooled"].shape == (2, 12)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_training_in_mixed_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    model = ViT(IMAGES.shape[1:], 5, **SMALL)
+    model.compile(keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    images, classes = np.tile(IMAGES, (4, 1, 1, 1)), np.array([0, 3] * 4)
+    losses = model.fit(images, classes, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_clones_and_other_ways_to_run_give_the_same():
+    model = ViT(IMAGES.shape[1:], 5, **SMALL)
+    expected = model.predict(IMAGES, verbose=0)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(clone.predict(IMAGES, verbose=0), expected)
+    targets, steps = np.array([1, 4]), []
+    for way in ({"run_eagerly": True}, {"jit_compile": keras.backend.backend() != "torch"}):
+        clone.set_weights(model.get_weights())
+        clone.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True), **way)
+        clone.fit(IMAGES, targets, verbose=0)
+        steps.append(clone.get_weights())
+    for eager, compiled in zip(*steps, strict=True):
+        np.testing.assert_allclose(eager, compiled, atol=1e-5)
+
+
+def test_means_do_not_follow_the_global_image_format():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = ViT(IMAGES.shape[1:], 5, **SMALL, pooling="mean")
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert model.get_layer("logits").kernel.shape == (12, 5)
 
 
 def test_stochastic_depth_rises_to_the_last_block():
