@@ -30,7 +30,7 @@ def blocks(language: str, text: str = README) -> list[str]:
 def clone(tmp_path_factory) -> Path:
     """A folder that looks like the repository, where commands may write."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("apps", "saved_models"):
+    for name in ("apps", "docs", "saved_models"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 
@@ -55,15 +55,27 @@ def test_every_command_runs(clone):
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
-def test_the_benchmark_runs():
-    """With a tiny shape; its figures say nothing then."""
+def rows_of_benchmark(name: str) -> list[str]:
+    """The lines of its tables, of tiny shapes; the figures say nothing then."""
     backend = os.environ["KERAS_BACKEND"]
-    command = [sys.executable, "benchmarks/recurrent.py", "--quick", "--rounds", "1", "--backends", backend]
+    command = [sys.executable, f"benchmarks/{name}.py", "--quick", "--rounds", "1", "--backends", backend]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    rows = done.stdout.strip().splitlines()
+    return [row for row in done.stdout.strip().splitlines() if row]
+
+
+def test_the_benchmark_of_recurrent_layers_runs():
+    rows = rows_of_benchmark("recurrent")
     assert len(rows) == 2 + 5 * 2 * 2  # layers, masked or not, inference and training
     assert all(float(row.split("|")[2].split()[0]) > 0 for row in rows[2:])
+
+
+def test_the_benchmark_of_attention_runs():
+    models, layers = (rows_of_benchmark("attention")[part] for part in (slice(0, 6), slice(6, None)))
+    assert len(models) == 2 + 4
+    assert all(float(row.split("|")[2].split(",")[0]) > 0 for row in models[2:-1])
+    assert len(layers) == 2 + 2 * 2  # whole and in windows, time and memory
+    assert all(float(row.split("|")[3].split()[0]) > 0 for row in layers[2:4])
 
 
 @tensorflow_only

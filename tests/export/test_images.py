@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from kseq import saving
-from kseq.data import ImageEncoder
+from kseq.data import ImageEncoder, handwritten_digits
 from kseq.errors import InputError
 from kseq.export import export, predict
 from tests.conftest import tensorflow_only
@@ -265,3 +265,14 @@ def test_what_only_the_graph_refuses_is_an_input_error(exported, tmp_path, monke
     ) as caught:
         predict(exported[3], ["hello.png"])
     assert "\n" not in str(caught.value)
+
+
+@tensorflow_only
+def test_the_model_in_the_box_knows_the_test_digits():
+    import tensorflow as tf
+
+    images, digits = handwritten_digits().test
+    folder = Path(__file__).parents[2] / "saved_models" / "handwritten_digits"
+    classify = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    labels = classify(tf.constant(images))["label"].numpy()
+    assert np.mean([int(label) == digit for label, digit in zip(labels, digits, strict=True)]) == pytest.approx(0.972)
