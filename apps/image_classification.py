@@ -78,6 +78,7 @@ def main(
             loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing),
             metrics=["accuracy"],
         )
+        print(f"{model.name} on {count:,} images", flush=True)
         model.fit(
             batches,
             validation_data=held_out,

@@ -44,7 +44,7 @@ def run(
     backend: Annotated[str | None, typer.Option(help="tensorflow, jax or torch [KERAS_BACKEND, or tensorflow]")] = None,
 ) -> None:
     """Train an app on a backend. All other flags go to the app: kseq run APP --help lists them."""
-    if script is None:
+    if script is None or str(script) in ("--help", "-h"):
         print(context.get_help())
         return
     if not script.is_file():

@@ -21,6 +21,13 @@ def save(model: keras.Model, path: str | os.PathLike, card: dict | None = None) 
     """Write `model` (architecture, weights, optimizer state) and its card to `path`, which ends in `.keras`.
 
     The file appears under its name only when it is complete; if writing fails, an earlier one stays.
+
+    Args:
+        model: any.
+        path: of the file.
+        card: for `kseq export` and `kseq predict` of a classifier: `"class_names"`, and what the model reads, either
+            `"characters"`, the `get_config()` of a `kseq.data.CharacterEncoder`, or `"images"`, that of a
+            `kseq.data.ImageEncoder`.
     """
     with atomic_file(path) as temporary:
         model.save(temporary)

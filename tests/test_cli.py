@@ -40,6 +40,7 @@ def fails(monkeypatch, capfd, *arguments: str) -> str:
 
 @tensorflow_only
 def test_help_is_the_map_of_the_product():
+    assert "Train an app on a backend" in kseq("run", "--help").stdout
     shown = kseq("--help").stdout
     for command in ("run", "compare", "export", "predict", "models", "data"):
         assert f" {command} " in shown

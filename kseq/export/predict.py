@@ -10,7 +10,7 @@ import numpy as np
 
 from kseq.errors import InputError
 from kseq.export.export import RECORD, model_file
-from kseq.export.raw import raw_input
+from kseq.export.raw import KINDS, raw_input
 
 BATCH = 128  # raw inputs at a time
 
@@ -43,7 +43,10 @@ def predict(path: str | os.PathLike, given: list[str]) -> list[Prediction]:
     card = _record(path) if is_saved_model else _card(path)
     inputs = raw_input(card)
     if inputs is None:
-        raise InputError(f"{path}: the model does not read words or images; use its file in Python")
+        raise InputError(
+            f"{path}: the model does not read words or images, its card has no {' or '.join(map(repr, KINDS))}; save "
+            "it with one (kseq.saving.save), or use its file in Python"
+        )
     raw = inputs.read(given)
     answer = _by_tensorflow(path, inputs) if is_saved_model else _by_keras(path, inputs)
     probabilities = np.concatenate([answer(raw[start : start + BATCH]) for start in range(0, len(raw), BATCH)])

@@ -110,7 +110,7 @@ class PatchEmbedding(keras.layers.Layer):
             above = tuple(-(-size // p) * p for size, p in zip(space, patch, strict=True))
             raise InputError(
                 f"patch_size {patch}: does not divide the input of {space}; give an input of {below} or {above}, other "
-                "patches, or padding='same'"
+                "patches, or PatchEmbedding padding='same'"
             )
         return tuple(size // p for size, p in zip(space, patch, strict=True))
 

@@ -99,9 +99,10 @@ def ViT(
         raise InputError(f"dropout {dropout!r}: give a share from 0 to below 1")
     has_token = pooling == "token"
 
+    patches = PatchEmbedding(embed_dim, patch_size, name="patch_embedding")
+    _, *grid, _ = patches.compute_output_shape((None, *input_shape))  # or an error, before Keras can wrap it
     images = keras.Input(tuple(input_shape), name="images")
-    x = PatchEmbedding(embed_dim, patch_size, name="patch_embedding")(images)  # (batch, *grid, embed_dim)
-    grid = x.shape[1:-1]
+    x = patches(images)  # (batch, *grid, embed_dim)
     x = layers.Reshape((-1, embed_dim), name="tokens")(x)  # (batch, tokens, embed_dim)
     if has_token:
         x = ClassToken(name="class_token")(x)  # (batch, 1 + tokens, embed_dim)

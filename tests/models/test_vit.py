@@ -162,3 +162,10 @@ def test_stochastic_depth_rises_to_the_last_block():
 def test_bad_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         ViT(**{"input_shape": (12, 8, 3), "num_classes": 5} | SMALL | arguments)
+
+
+def test_the_error_of_patches_is_not_wrapped_by_keras():
+    with pytest.raises(InputError) as error:
+        ViT((28, 28, 1), 10)
+    assert str(error.value).startswith("patch_size (16, 16): does not divide the input of (28, 28)")
+    assert "\n" not in str(error.value)
