@@ -52,10 +52,7 @@ def main(
 
     def fit(model: keras.Model, name: str) -> dict:
         """Train a model on the batches, keep its best epoch, return its figures on the test words."""
-        steps = run.epochs * len(batches)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0, steps - steps // 20, warmup_target=learning_rate, warmup_steps=steps // 20
-        )
+        schedule = kseq.training.warmup_cosine(learning_rate, run.epochs * len(batches))
         model.compile(
             optimizer=keras.optimizers.AdamW(schedule, weight_decay=1e-2, global_clipnorm=1.0),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -69,10 +69,7 @@ def main(
         batches = kseq.data.Batches(
             encoder(x[seen]), classes[y[seen]], run.batch_size, seed=run.seed, augment=moved if augment else None
         )
-        steps = run.epochs * len(batches)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0, steps - steps // 10, warmup_target=learning_rate, warmup_steps=steps // 10
-        )
+        schedule = kseq.training.warmup_cosine(learning_rate, run.epochs * len(batches), warmup=0.1)
         model.compile(
             optimizer=keras.optimizers.AdamW(schedule, weight_decay=0.05, global_clipnorm=1.0),
             loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing),

@@ -4,6 +4,17 @@ from kseq.training.classification import classification_metrics, plot_confusion
 from kseq.training.history import plot_history
 from kseq.training.launch import launch
 from kseq.training.run import Run
+from kseq.training.schedules import InverseSquareRoot, warmup_cosine
 from kseq.training.truncated import CarryState, Windows
 
-__all__ = ["CarryState", "Run", "Windows", "classification_metrics", "launch", "plot_confusion", "plot_history"]
+__all__ = [
+    "CarryState",
+    "InverseSquareRoot",
+    "Run",
+    "Windows",
+    "classification_metrics",
+    "launch",
+    "plot_confusion",
+    "plot_history",
+    "warmup_cosine",
+]
