@@ -1,8 +1,11 @@
+from itertools import combinations
+
 import keras
 import numpy as np
 import pytest
 
 from kseq.data import Batches
+from kseq.data.batches import _bounds
 from kseq.errors import InputError
 
 random = np.random.default_rng(0)
@@ -59,6 +62,98 @@ def test_the_first_two_batches_differ_in_length():
         assert batches[0][0].shape[1] > batches[1][0].shape[1]
 
 
+TARGET_LENGTHS = np.clip(np.rint(random.normal(16, 6, 5000)), 2, 40).astype(int)
+SOURCE_LENGTHS = np.clip(np.rint(0.8 * TARGET_LENGTHS + random.normal(3.2, 3.6, 5000)), 2, 40).astype(int)
+
+
+def rows(lengths: np.ndarray) -> np.ndarray:
+    """Rows of `time` 40 that tell their numbers, counted from 1, up to their lengths."""
+    return np.where(np.arange(40) < lengths[:, None], np.arange(len(lengths))[:, None] + 1, 0)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Batches:
+    source, target = rows(SOURCE_LENGTHS), rows(TARGET_LENGTHS)
+    lengths = (SOURCE_LENGTHS, TARGET_LENGTHS)
+    return Batches((source, target), target, 64, seed=1, lengths=lengths, target_lengths=TARGET_LENGTHS)
+
+
+def test_pairs_stay_together_and_only_padding_is_cut(pairs):
+    seen = []
+    for index in range(len(pairs)):
+        (source, target), targets = pairs[index]
+        np.testing.assert_array_equal(source[:, 0], targets[:, 0])
+        np.testing.assert_array_equal(target, targets)
+        numbers = targets[:, 0] - 1
+        assert (source > 0).sum() == SOURCE_LENGTHS[numbers].sum()
+        assert (targets > 0).sum() == TARGET_LENGTHS[numbers].sum()
+        seen += numbers.tolist()
+    assert sorted(seen) == list(range(5000))
+
+
+def test_pairs_have_little_padding_and_few_shapes_in_all_epochs(pairs):
+    shapes = set()
+    for epoch in range(4):
+        pairs.set_epoch(epoch)
+        batches = [pairs[index] for index in range(len(pairs))]
+        tokens = [array for (source, target), targets in batches for array in (source, target, targets)]
+        padding = 1 - sum((array > 0).sum() for array in tokens) / sum(array.size for array in tokens)
+        assert pairs.padding == pytest.approx(padding)
+        assert padding < 0.2
+        shapes |= {(source.shape, targets.shape) for (source, _), targets in batches}
+        first, second = batches[:2]
+        assert first[0][0].shape[1] > second[0][0].shape[1]
+        assert first[1].shape[1] > second[1].shape[1]
+    assert len(shapes) <= 16
+    pairs.set_epoch(0)
+
+
+def test_a_sequence_for_each_token_cuts_both():
+    batches = Batches(INPUTS, INPUTS, 16, seed=1, lengths=LENGTHS, target_lengths=LENGTHS)
+    alone = Batches(INPUTS, INPUTS, 16, seed=1, lengths=LENGTHS)
+    for index in range(len(batches)):
+        inputs, targets = batches[index]
+        np.testing.assert_array_equal(inputs, targets)
+        np.testing.assert_array_equal(inputs, alone[index][0])
+    assert batches.padding == pytest.approx(alone.padding)
+    assert 0 < batches.padding < 0.2
+    assert Batches(INPUTS, INPUTS, 16).padding == 0
+
+
+def test_inputs_without_lengths_stay_whole():
+    batches = Batches((INPUTS, np.arange(1000)), INPUTS, 16, seed=1, lengths=(LENGTHS, None))
+    for index in range(3):
+        (inputs, numbers), targets = batches[index]
+        assert inputs.shape[1] <= targets.shape[1] == 15
+        np.testing.assert_array_equal(inputs[:, 0], numbers + 1)
+    (inputs, _), _ = Batches((INPUTS, INPUTS), INPUTS, 16)[0]
+    assert inputs.shape == (16, 15)
+
+
+def test_bounds_are_the_best():
+    for count in (1, 2, 3, 5):
+        for lengths in random.integers(1, 12, (5, 30)):
+            values = np.unique(lengths)
+            choices = [(*some, values[-1]) for some in combinations(values[:-1], min(count, len(values)) - 1)]
+            best = min(sum(min(b for b in bounds if b >= n) for n in lengths) for bounds in choices)
+            found = _bounds(lengths, count)
+            assert len(found) <= count
+            assert found[np.searchsorted(found, lengths)].sum() == best
+
+
+def test_fit_takes_pairs():
+    source, target = keras.Input((None,), name="source"), keras.Input((None,), name="target")
+    pooled = keras.layers.GlobalAveragePooling1D(keepdims=True)(keras.layers.Reshape((-1, 1))(source))
+    model = keras.Model(
+        [source, target], keras.layers.Dense(1)(keras.layers.Add()([keras.layers.Reshape((-1, 1))(target), pooled]))
+    )
+    model.compile("sgd", "mse")
+    lengths = (SOURCE_LENGTHS[:40], TARGET_LENGTHS[:40])
+    arrays = tuple(rows(length).astype("float32") for length in lengths)
+    batches = Batches(arrays, arrays[1], 8, seed=0, lengths=lengths, target_lengths=lengths[1])
+    assert model.fit(batches, shuffle=False, verbose=0).history["loss"][0] > 0
+
+
 def test_without_a_seed_the_order_is_kept():
     assert samples(Batches(INPUTS, np.arange(1000), 300)) == list(range(1000))
 
@@ -76,3 +171,12 @@ def test_bad_arguments():
         Batches(INPUTS[:0], np.arange(0), 32)
     with pytest.raises(InputError, match="batch_size 0"):
         Batches(INPUTS, np.arange(1000), 0)
+    with pytest.raises(InputError, match="a tuple of as many"):
+        Batches((INPUTS, INPUTS), INPUTS, 32, lengths=LENGTHS)
+    with pytest.raises(InputError, match="1 for 2 inputs"):
+        Batches((INPUTS, INPUTS), INPUTS, 32, lengths=(LENGTHS,))
+    with pytest.raises(InputError, match="16 in an array of length 15"):
+        Batches(INPUTS, INPUTS, 32, lengths=LENGTHS + 1)
+    with pytest.raises(InputError, match="3 that differ"):
+        ends = (LENGTHS, np.maximum(LENGTHS - 1, 1))
+        Batches((INPUTS, INPUTS), INPUTS, 32, lengths=ends, target_lengths=np.full(1000, 15))
