@@ -53,6 +53,9 @@ class TransformerDecoderBlock(TransformerBlock):
         cache: keys and values of the tokens so far, `(batch, 2, length, heads, head_dim)`.
         cache_update_index: the index of the first token of `inputs`.
         memory_cache: `project(memory)`, in place of `memory`.
+        return_attention_scores: whether to return `(outputs, weights)`, with a cache `(outputs, weights, cache)`: the
+            weights of the attention to the memory, `(batch, heads, tokens, memory_tokens)`, or without a memory those
+            of the first attention.
 
     Masking: masked tokens of `inputs` and `memory` are not looked at; the mask of `inputs` is passed on. With a cache,
     mask with `attention_mask`, and the memory with `memory_mask`.
@@ -94,6 +97,7 @@ class TransformerDecoderBlock(TransformerBlock):
         cache=None,
         cache_update_index=None,
         memory_cache=None,
+        return_attention_scores=False,
         training=None,
     ):
         if (cache is None) != (cache_update_index is None):
@@ -101,7 +105,7 @@ class TransformerDecoderBlock(TransformerBlock):
         if self.has_memory == (memory is None and memory_cache is None):
             has = "has an attention to a memory" if self.has_memory else "has none, because it was built without"
             raise InputError(f"memory: {self.name} {has}; call it always with a memory or memory_cache, or never")
-        x, *cache = self._residual(
+        x, *more = self._residual(
             "attention",
             ops.cast(inputs, self.compute_dtype),
             {"cache": cache, "attention_bias": attention_bias},
@@ -109,22 +113,36 @@ class TransformerDecoderBlock(TransformerBlock):
             attention_mask=attention_mask,
             use_causal_mask=use_causal_mask,
             cache_update_index=cache_update_index,
+            return_attention_scores=return_attention_scores and not self.has_memory,
             training=training,
         )
         if self.has_memory:
-            x, *_ = self._residual(
+            x, *weights = self._residual(
                 "cross_attention",
                 x,
                 {"value": memory, "cache": memory_cache},
                 value_mask=memory_mask,
+                return_attention_scores=return_attention_scores,
                 training=training,
             )
+            more = [*weights[: int(return_attention_scores)], *more]
         (x,) = self._residual("feed_forward", x, training=training)
-        return (x, *cache) if cache else x
+        return (x, *more) if more else x
 
-    def compute_output_spec(self, inputs, memory=None, *, cache=None, **arguments):
+    def compute_output_spec(
+        self, inputs, memory=None, *, cache=None, memory_cache=None, return_attention_scores=False, **arguments
+    ):
         outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-        return outputs if cache is None else (outputs, keras.KerasTensor(cache.shape, dtype=cache.dtype))
+        more = []
+        if return_attention_scores:
+            keys = (inputs if cache is None else cache[:, 0]).shape[1]
+            if memory is not None or memory_cache is not None:
+                keys = (memory if memory_cache is None else memory_cache[:, 0]).shape[1]
+            shape = (inputs.shape[0], self.num_heads, inputs.shape[1], keys)
+            more.append(keras.KerasTensor(shape, dtype=self.compute_dtype))
+        if cache is not None:
+            more.append(keras.KerasTensor(cache.shape, dtype=cache.dtype))
+        return (outputs, *more) if more else outputs
 
     def compute_output_shape(self, inputs_shape, memory_shape=None):
         return inputs_shape

@@ -27,9 +27,17 @@ class Variant:
 
 def variants() -> dict[str, Variant]:
     """All variants by name."""
-    from kseq.models import char_tagger, vit
+    from kseq.models import (
+        char_tagger,
+        language_model,
+        recurrent_translator,
+        text_classifier,
+        transformer_translator,
+        vit,
+    )
 
-    return char_tagger.VARIANTS | vit.VARIANTS
+    modules = (char_tagger, language_model, recurrent_translator, text_classifier, transformer_translator, vit)
+    return {name: variant for module in modules for name, variant in module.VARIANTS.items()}
 
 
 def list() -> list[str]:

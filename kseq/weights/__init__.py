@@ -5,6 +5,7 @@ of its own and put it into `kseq.weights.loading.LAYOUTS`. PyTorch and safetenso
 read.
 """
 
+from kseq.weights.bahdanau import Bahdanau
 from kseq.weights.layout import Layout, Rule
 from kseq.weights.loading import MismatchError, load
 from kseq.weights.positions import resample_positions
@@ -14,6 +15,7 @@ from kseq.weights.vit_torchvision import VitTorchvision
 from kseq.weights.vit_transformers import VitTransformers
 
 __all__ = [
+    "Bahdanau",
     "Layout",
     "MismatchError",
     "Rule",

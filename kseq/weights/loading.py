@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kseq.errors import InputError, shorten
+from kseq.weights.bahdanau import Bahdanau
 from kseq.weights.checkpoint import read
 from kseq.weights.layout import Layout, Rule
 from kseq.weights.torch_attention import TorchAttention
@@ -22,6 +23,7 @@ LAYOUTS: tuple[Layout, ...] = (
     VitTransformers(),
     VitTorchvision(),
     VitJax(),
+    Bahdanau(),
     TorchAttention(),
     TorchRecurrent(),
 )

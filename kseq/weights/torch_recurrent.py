@@ -45,11 +45,7 @@ class TorchRecurrent(Layout):
             raise InputError(f"{model.name}: has no SimpleRNN, LSTM or GRU layer for recurrent weights")
         rules = []
         for level, layer in enumerate(layers):
-            if isinstance(layer, keras.layers.Bidirectional):
-                rules += _cell_rules(layer.forward_layer, prefix, f"_l{level}")
-                rules += _cell_rules(layer.backward_layer, prefix, f"_l{level}_reverse")
-            else:
-                rules += _cell_rules(layer, prefix, f"_l{level}")
+            rules += recurrent_rules(layer, prefix, level)
         return rules
 
     def build_shapes(
@@ -60,6 +56,14 @@ class TorchRecurrent(Layout):
         if not _is_recurrent(first) or first.stateful or kernel is None or kernel.ndim != 2:
             return super().build_shapes(model, tensors)
         return ((None, None, kernel.shape[1]),)  # (batch, time, input)
+
+
+def recurrent_rules(layer: keras.layers.Layer, prefix: str, level: int = 0) -> list[Rule]:
+    """Rules for a recurrent layer, or one of two directions, from level `level` of the module named `prefix`."""
+    if isinstance(layer, keras.layers.Bidirectional):
+        forward = _cell_rules(layer.forward_layer, prefix, f"_l{level}")
+        return forward + _cell_rules(layer.backward_layer, prefix, f"_l{level}_reverse")
+    return _cell_rules(layer, prefix, f"_l{level}")
 
 
 def _prefix(tensors: dict[str, np.ndarray]) -> str:

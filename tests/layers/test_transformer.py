@@ -150,6 +150,32 @@ def test_cached_decoding_equals_the_whole_sequence(norm_first, chunk):
         np.testing.assert_allclose(array(y), array(expected)[:, t : t + chunk], atol=2e-6)  # 1e-6 a block
 
 
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_a_decoder_returns_where_it_looks(norm_first):
+    block = built(TransformerDecoderBlock(2, 12, norm_first=norm_first), X.shape, MEMORY.shape)
+    expected = array(block(X, MEMORY, memory_mask=MEMORY_MASK))
+    outputs, weights = map(array, block(X, MEMORY, memory_mask=MEMORY_MASK, return_attention_scores=True))
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    assert weights.shape == (3, 2, 5, 7)
+    assert (weights[np.broadcast_to(~MEMORY_MASK[:, None, None], weights.shape)] == 0).all()
+    np.testing.assert_allclose(weights.sum(axis=-1)[:2], 1, atol=1e-5)
+
+    cache, memory = block.make_cache(3, 5), block.project(MEMORY)
+    arguments = {"cache_update_index": 0, "memory_cache": memory, "memory_mask": MEMORY_MASK}
+    step, again, cache = block(X, cache=cache, **arguments, return_attention_scores=True)
+    np.testing.assert_allclose(array(step), expected, atol=1e-5)
+    np.testing.assert_allclose(array(again), weights, atol=1e-5)
+    assert cache.shape == (3, 2, 5, 2, 4)
+
+    alone = built(TransformerDecoderBlock(2, 12, norm_first=norm_first), X.shape)
+    _, weights = alone(X, return_attention_scores=True)
+    assert (np.triu(array(weights), 1) == 0).all()
+
+    x, symbolic = keras.Input((5, 8)), keras.Input((7, 6))
+    _, weights = TransformerDecoderBlock(2, 12)(x, symbolic, return_attention_scores=True)
+    assert weights.shape == (None, 2, 5, 7)
+
+
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_remat_changes_no_output_and_no_gradient(kind):
     plain, remat = (BLOCKS[kind](2, 12, remat=remat) for remat in (False, True))
