@@ -1,7 +1,7 @@
 """kseq: sequence and attention models in Keras 3, the same on TensorFlow, JAX and PyTorch.
 
-`kseq.data`, `kseq.layers`, `kseq.models`, `kseq.weights`, `kseq.training`, `kseq.analysis`, `kseq.saving`,
-`kseq.export` and `kseq.compare` load when first used, so that `import kseq` is instant and the backend
+`kseq.data`, `kseq.layers`, `kseq.models`, `kseq.weights`, `kseq.training`, `kseq.inference`, `kseq.analysis`,
+`kseq.saving`, `kseq.export` and `kseq.compare` load when first used, so that `import kseq` is instant and the backend
 (`KERAS_BACKEND`) can still be chosen after it. `kseq.saving.load` knows our layers; `keras.saving.load_model` does once
 `kseq.layers` has been imported.
 """
@@ -11,7 +11,18 @@ import sys
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("analysis", "compare", "data", "export", "layers", "models", "saving", "training", "weights")
+_SUBMODULES = (
+    "analysis",
+    "compare",
+    "data",
+    "export",
+    "inference",
+    "layers",
+    "models",
+    "saving",
+    "training",
+    "weights",
+)
 
 
 def __getattr__(name: str):

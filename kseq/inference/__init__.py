@@ -1,0 +1,21 @@
+"""Decoding: greedy, beam search, sampling, streaming, over arrays of tokens and over texts."""
+
+from kseq.inference.beam import beam_search
+from kseq.inference.decoder import Decoder, UncachedDecoder, decoder
+from kseq.inference.generate import continue_text, stream_text, translate
+from kseq.inference.hypotheses import Hypotheses
+from kseq.inference.sampling import greedy, sample, stream
+
+__all__ = [
+    "Decoder",
+    "Hypotheses",
+    "UncachedDecoder",
+    "beam_search",
+    "continue_text",
+    "decoder",
+    "greedy",
+    "sample",
+    "stream",
+    "stream_text",
+    "translate",
+]
