@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 import kseq
@@ -104,24 +105,51 @@ def predict(
     given: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="WORDS_OR_IMAGES", help="words, or PNG and JPEG files; - reads them from standard input"
+            metavar="INPUTS",
+            help="what the model reads: words, texts in quotation marks, or PNG and JPEG files; "
+            "- reads them from standard input, one a line",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for programs: a list of objects")] = False,
+    temperature: Annotated[float | None, typer.Option(min=0, help="of a language model [that of its card]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="of a language model [another each time]")] = None,
 ) -> None:
-    """Classify words or images with an exported or a saved model."""
+    """Classify words, texts or images, translate texts or continue them, with an exported or a saved model."""
     given = given or []
     if given == ["-"]:
         given = sys.stdin.read().splitlines()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    drawn = {name: value for name, value in (("temperature", temperature), ("seed", seed)) if value is not None}
     with quiet():
+        from kseq.export import Answer, stream
         from kseq.export import predict as predict_all
 
-        predictions = predict_all(model, given)
-    if as_json:
-        fields = ({p.kind: p.given, "label": p.label, "probabilities": p.probabilities} for p in predictions)
-        print(json.dumps(list(fields), ensure_ascii=False))
+        pieces = None if as_json else stream(model, given, **drawn)
+        answers = predict_all(model, given, **drawn) if pieces is None else []
+    if pieces is not None:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        print()
         return
+    if as_json:
+        fields = (
+            {"text": a.given, a.kind: a.text}
+            if isinstance(a, Answer)
+            else {a.kind: a.given, "label": a.label, "probabilities": a.probabilities}
+            for a in answers
+        )
+        print(json.dumps(list(fields), ensure_ascii=False))
+    elif isinstance(answers[0], Answer):
+        table = Table(Column("text", overflow="fold"), Column(answers[0].kind, overflow="fold"))
+        for row in answers:
+            table.add_row(escape(row.given), escape(row.text))
+        Console().print(table)
+    else:
+        print_classes(answers)
+
+
+def print_classes(predictions: list) -> None:
+    """A table of the most probable classes."""
     names = list(predictions[0].probabilities)
     few = len(names) <= MOST_COLUMNS
     table = Table(Column(predictions[0].kind, overflow="fold"), "class", *(names if few else ("probability", "then")))
@@ -130,7 +158,7 @@ def predict(
         if not few:
             ranked = sorted(zip(row.probabilities.values(), names, shares, strict=True), key=lambda x: -x[0])
             shares = [ranked[0][2], ", ".join(f"{name} {share}" for _, name, share in ranked[1:4])]
-        table.add_row(row.given, f"[bold]{row.label}[/bold]", *shares)
+        table.add_row(escape(row.given), f"[bold]{row.label}[/bold]", *shares)
     Console().print(table)
 
 

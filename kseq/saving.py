@@ -25,9 +25,8 @@ def save(model: keras.Model, path: str | os.PathLike, card: dict | None = None) 
     Args:
         model: any.
         path: of the file.
-        card: for `kseq export` and `kseq predict` of a classifier: `"class_names"`, and what the model reads, either
-            `"characters"`, the `get_config()` of a `kseq.data.CharacterEncoder`, or `"images"`, that of a
-            `kseq.data.ImageEncoder`.
+        card: for `kseq export` and `kseq predict`: what the model reads, by a configuration of what encodes it, and
+            what it answers. `kseq.export.export` lists what there is.
     """
     with atomic_file(path) as temporary:
         model.save(temporary)
@@ -42,7 +41,8 @@ def load(path: str | os.PathLike, compile: bool = True) -> keras.Model:
     Raises:
         InputError: if the file is missing, not a complete `.keras` file, or would run code of its own.
     """
-    import kseq.layers  # noqa: F401  registers them
+    import kseq.layers  # registers them
+    import kseq.training  # noqa: F401  and losses, metrics and schedules, which a compiled model has
 
     _check_archive(path)
     try:

@@ -1,6 +1,8 @@
 """Models in formats that need neither kseq nor Keras, each verified by running it, and predictions from them."""
 
+from kseq.export.classification import Prediction
 from kseq.export.export import FORMATS, export
-from kseq.export.predict import Prediction, predict
+from kseq.export.predict import predict, stream
+from kseq.export.translation import Answer
 
-__all__ = ["FORMATS", "Prediction", "export", "predict"]
+__all__ = ["FORMATS", "Answer", "Prediction", "export", "predict", "stream"]

@@ -31,8 +31,18 @@ def export(
     - `{"characters": CharacterEncoder.get_config(), "class_names": […]}`: `serving_default` takes words `(batch,)`.
     - `{"images": ImageEncoder.get_config(), "class_names": […]}`: `serving_default` takes uint8 images `(batch, height,
       width, channels)` of any size, `encoded` takes the bytes of PNG and JPEG files `(batch,)`, each of any size.
+    - `{"texts": {"tokenizer": Tokenizer.get_config(), "max_length": …}, "class_names": […]}`: `serving_default` takes
+      texts `(batch,)`.
 
-    What cannot be read fails with `InvalidArgumentError`. Without a card, `serving_default` is `serve`.
+    Models that write answer `text`, with the whole loop of decoding in the graph:
+
+    - `{"translation": {"source": Tokenizer.get_config(), "target": …, "max_length": …, "beam_size": …}}`:
+      `serving_default` takes texts `(batch,)` (`kseq.export.translation`).
+    - `{"continuation": {"tokenizer": Tokenizer.get_config(), "max_length": …}}`: `serving_default` takes texts
+      `(batch,)`, a temperature and a seed (`kseq.export.continuation`).
+
+    Texts should be in Unicode's form NFC, into which a graph cannot put them. What cannot be read fails with
+    `InvalidArgumentError`. Without a card, `serving_default` is `serve`.
 
     Args:
         source: a run folder or a `.keras` file.
@@ -45,7 +55,8 @@ def export(
     Raises:
         InputError: for an unknown format, an existing output, a file that is no model, a card that does not fit the
             model, a missing package.
-        KseqError: if the export differs from the model by more than 1e-5; nothing is written then.
+        KseqError: if the export differs from the model by more than 1e-5 (of the largest value, if that is above 1) or
+            writes another text; nothing is written then.
     """
     if format not in FORMATS:
         raise InputError(f"format {format!r}: choose one of {', '.join(FORMATS)}")
@@ -68,7 +79,9 @@ def export(
 
     card = saving.read_card(path)
     model = saving.load(path, compile=False)
-    _check_card(card, model, path)
+    raw = raw_input(card)
+    if raw is not None:
+        raw.check(model, path)
     record = {"source": path.name, "format": format, **_versions(), **card}
     write = _write_saved_model if format == "saved_model" else _write_onnx
     return output, write(model, card, output, record)
@@ -84,21 +97,6 @@ def model_file(source: str | os.PathLike) -> Path:
     if path.suffix != ".keras":
         raise InputError(f"{source}: not a .keras file; give a run folder or a .keras file")
     return path
-
-
-def _check_card(card: dict, model, path: Path) -> None:
-    raw = raw_input(card)
-    if raw is None:
-        return
-    reads, answers, names = model.inputs[0].shape[1:], model.outputs[0].shape[1:], card["class_names"]
-    if len(reads) != len(raw.shape) or any(a not in (None, b) for a, b in zip(reads, raw.shape, strict=True)):
-        raise InputError(
-            f"{path}: its card makes inputs of shape {raw.shape}, the model reads {reads}; save it with another card"
-        )
-    if answers != (len(names),):
-        raise InputError(
-            f"{path}: its card names {len(names)} classes, the model answers {answers}; save it with another card"
-        )
 
 
 def _write_saved_model(model, card: dict, output: Path, record: dict) -> dict:

@@ -9,19 +9,21 @@ import numpy as np
 from kseq.data import ImageEncoder
 from kseq.data.images import GREY
 from kseq.errors import InputError
-from kseq.export.verification import BATCHES, Trial
+from kseq.export.classification import Classification, Trial
+from kseq.export.verification import BATCHES
 
 MAGIC = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}  # how their bytes begin
 
 
-class Images:
+class Images(Classification):
     """What a model reads whose card has the `"images"` of an `ImageEncoder`; see `kseq.export.raw_input`."""
 
     kind = "image"
     signature = "encoded"
 
-    def __init__(self, config: dict):
-        self.encoder = ImageEncoder(**config)
+    def __init__(self, card: dict):
+        super().__init__(card)
+        self.encoder = ImageEncoder(**card["images"])
         self.shape = (*self.encoder.size, self.encoder.channels)
         self.lengths = (max(self.encoder.size), 2 * max(self.encoder.size))
 
@@ -37,7 +39,7 @@ class Images:
         """Model inputs `(images, height, width, channels)`."""
         return self.encoder([self.encoder.decode(content) for content in contents])
 
-    def signatures(self) -> dict:
+    def graphs(self) -> dict:
         """`serving_default`: uint8 `(batch, height, width, channels)`, any size; `encoded`: PNG or JPEG `(batch,)`."""
         import tensorflow as tf
 

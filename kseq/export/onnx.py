@@ -6,7 +6,7 @@ import keras
 
 from kseq.errors import InputError, KseqError
 from kseq.export.raw import raw_input
-from kseq.export.verification import difference, encoded_inputs
+from kseq.export.verification import check, difference, encoded_inputs, expected_outputs
 
 
 def write(model: keras.Model, path: Path) -> None:
@@ -16,8 +16,9 @@ def write(model: keras.Model, path: Path) -> None:
             "format 'onnx': the model computes in mixed precision and ONNX export needs float32; "
             "use --format saved_model"
         )
-    inputs = model.inputs[0]
-    signature = [keras.InputSpec(shape=inputs.shape, dtype=inputs.dtype, name=inputs.name)]
+    signature = [keras.InputSpec(shape=x.shape, dtype=x.dtype, name=x.name) for x in model.inputs]
+    if len(signature) > 1:
+        signature = [signature]  # Keras takes a list for the arguments of a call, of which ours has one
     try:
         model.export(path, format="onnx", input_signature=signature, verbose=False)
     except Exception as error:
@@ -34,11 +35,10 @@ def verify(model: keras.Model, card: dict, path: Path) -> list[dict]:
     checks = []
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        for inputs in encoded_inputs(model, raw_input(card)):
-            expected = keras.ops.convert_to_numpy(model(inputs, training=False))
-            (got,) = session.run(None, {name: inputs})
-            checks.append({"signature": name, "shape": list(inputs.shape), "difference": difference(got, expected)})
+        names = [tensor.name for tensor in session.get_inputs()]
+        for arrays in encoded_inputs(model, raw_input(card)):
+            (got,) = session.run(None, dict(zip(names, arrays, strict=True)))
+            checks.append(check(names[0], arrays[0].shape, difference(got, expected_outputs(model, arrays))))
     except Exception as error:  # onnxruntime has a class of its own for each way in which a graph is wrong
         reason = str(error).strip().splitlines()[0][:200]
         raise KseqError(

@@ -2,59 +2,81 @@
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from kseq.errors import InputError
+from kseq.export.classification import Prediction
+from kseq.export.continuation import Continuation
 from kseq.export.export import RECORD, model_file
 from kseq.export.raw import KINDS, raw_input
+from kseq.export.translation import Answer
 
 BATCH = 128  # raw inputs at a time
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one word or image.
+def predict(path: str | os.PathLike, given: list[str], **drawn) -> list[Prediction] | list[Answer]:
+    """Classify words, texts, or PNG and JPEG files, translate texts or continue them, as the model does.
 
-    Attributes:
-        kind: "word" or "image".
-        given: the word, or the path of the image, as it was given.
-        label: the most probable class.
-        probabilities: by class name.
-    """
+    The model is a SavedModel (which TensorFlow alone runs), a run folder or a `.keras` file.
 
-    kind: str
-    given: str
-    label: str
-    probabilities: dict[str, float]
-
-
-def predict(path: str | os.PathLike, given: list[str]) -> list[Prediction]:
-    """Classify words, or PNG and JPEG files, with a SavedModel (by TensorFlow alone), a run folder or a `.keras` file.
+    Args:
+        path: of the model.
+        given: words, texts or paths of images.
+        **drawn: for a language model, the `temperature` and the `seed` that it writes with.
 
     Raises:
-        InputError: if there is no model at `path`, it reads neither, or a word or an image cannot be read.
+        InputError: if there is no model at `path`, it reads nothing of these, or what is given cannot be read.
     """
     path = Path(path)
     is_saved_model = (path / "saved_model.pb").is_file()
-    card = _record(path) if is_saved_model else _card(path)
+    inputs = _reader(path, drawn)
+    raw = inputs.read(given)
+    answer = _by_tensorflow(path, inputs) if is_saved_model else _by_keras(path, inputs)
+    parts = [slice(start, start + BATCH) for start in range(0, len(raw), BATCH)]
+    return [row for part in parts for row in answer(raw[part], given[part])]
+
+
+def stream(path: str | os.PathLike, given: list[str], **drawn) -> Iterator[str] | None:
+    """A text and what a language model writes behind it, piece by piece; `None` if there is not one text to write on.
+
+    Only a run folder or a `.keras` file writes so; a SavedModel answers when it is done, so `None` for it too.
+
+    Args:
+        path: of the model.
+        given: texts.
+        **drawn: `temperature` and `seed`.
+
+    Raises:
+        InputError: as `predict`.
+    """
+    path = Path(path)
+    if len(given) != 1 or (path / "saved_model.pb").is_file():
+        return None
+    inputs = _reader(path, drawn)
+    if not isinstance(inputs, Continuation):
+        return None
+    from kseq import saving
+
+    (text,) = inputs.read(given)
+    return chain([text], inputs.stream(saving.load(model_file(path), compile=False), text))
+
+
+def _reader(path: Path, drawn: dict):
+    """The raw input (`kseq.export.raw`) that the model at `path` reads."""
+    card = _record(path) if (path / "saved_model.pb").is_file() else _card(path)
     inputs = raw_input(card)
     if inputs is None:
         raise InputError(
-            f"{path}: the model does not read words or images, its card has no {' or '.join(map(repr, KINDS))}; save "
-            "it with one (kseq.saving.save), or use its file in Python"
+            f"{path}: the model does not read words, texts or images, its card has no "
+            f"{' or '.join(map(repr, KINDS))}; save it with one (kseq.saving.save), or use its file in Python"
         )
-    raw = inputs.read(given)
-    answer = _by_tensorflow(path, inputs) if is_saved_model else _by_keras(path, inputs)
-    probabilities = np.concatenate([answer(raw[start : start + BATCH]) for start in range(0, len(raw), BATCH)])
-    names = card["class_names"]
-    return [
-        Prediction(inputs.kind, name, names[int(row.argmax())], dict(zip(names, map(float, row), strict=True)))
-        for name, row in zip(given, probabilities, strict=True)
-    ]
+    if drawn and not isinstance(inputs, Continuation):
+        raise InputError(f"{' and '.join(drawn)}: only a language model draws what it answers; leave it out")
+    for name, value in drawn.items():
+        setattr(inputs, name, value)
+    return inputs
 
 
 def _record(folder: Path) -> dict:
@@ -74,7 +96,7 @@ def _card(path: Path) -> dict:
     return saving.read_card(model_file(path))
 
 
-def _by_tensorflow(folder: Path, inputs) -> Callable[[list], np.ndarray]:
+def _by_tensorflow(folder: Path, inputs) -> Callable[[list, list[str]], list]:
     import tensorflow as tf
 
     try:
@@ -84,9 +106,9 @@ def _by_tensorflow(folder: Path, inputs) -> Callable[[list], np.ndarray]:
             f"{folder}: a damaged SavedModel ({str(error).splitlines()[0][:200]}); export it again"
         ) from error
 
-    def answer(raw: list) -> np.ndarray:
+    def answer(raw: list, given: list[str]) -> list:
         try:
-            return loaded.signatures[inputs.signature](tf.constant(raw))["probabilities"].numpy()
+            return inputs.serve(loaded.signatures, raw, given)
         except tf.errors.InvalidArgumentError as error:  # what we can read and TensorFlow cannot, as rare image files
             reason = error.message.split("[[")[0].strip().splitlines()[-1][:200]
             raise InputError(
@@ -96,15 +118,8 @@ def _by_tensorflow(folder: Path, inputs) -> Callable[[list], np.ndarray]:
     return answer
 
 
-def _by_keras(path: Path, inputs) -> Callable[[list], np.ndarray]:
-    import keras
-
+def _by_keras(path: Path, inputs) -> Callable[[list, list[str]], list]:
     from kseq import saving
 
     model = saving.load(model_file(path), compile=False)
-
-    def answer(raw: list) -> np.ndarray:
-        logits = model.predict(inputs.encode(raw), verbose=0)
-        return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-
-    return answer
+    return lambda raw, given: inputs.answer(model, raw, given)

@@ -1,52 +1,47 @@
 """What an export and its model are compared on."""
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
 BATCHES = (1, 5)
 LENGTHS = (3, 11)  # for axes that may have any length
 
 
-@dataclass(frozen=True)
-class Trial:
-    """Raw inputs on which a signature is tried.
-
-    Attributes:
-        signature: its name.
-        shape: of the raw inputs, for the record.
-        raw: what the signature reads.
-        encoded: what the model reads, made of it by the encoder of the card.
-    """
-
-    signature: str
-    shape: tuple[int, ...]
-    raw: Any
-    encoded: np.ndarray
-
-
-def encoded_inputs(model, raw) -> list[np.ndarray]:
+def encoded_inputs(model, raw) -> list[list[np.ndarray]]:
     """Random inputs of `model` at two batch sizes and, where its axes are free, two lengths.
 
     Args:
-        model: a Keras model with one input.
+        model: a Keras model.
         raw: what it reads (`kseq.export.raw.raw_input`), or `None`.
     """
     random = np.random.default_rng(0)
-    inputs = model.inputs[0]
-    arrays = []
-    for batch, length in zip(BATCHES, raw.lengths if raw else LENGTHS, strict=True):
-        shape = (batch, *(length if size is None else size for size in inputs.shape[1:]))
-        if "int" in inputs.dtype:
-            arrays.append(random.integers(1, getattr(raw, "highest", 2), shape).astype(inputs.dtype))
-        else:
-            arrays.append(random.normal(size=shape).astype(inputs.dtype))
-    return arrays
+    trials = []
+    for batch, length in zip(BATCHES, getattr(raw, "lengths", LENGTHS), strict=True):
+        arrays = []
+        for tensor in model.inputs:
+            shape = (batch, *(length if size is None else size for size in tensor.shape[1:]))
+            if "int" in tensor.dtype:
+                arrays.append(random.integers(1, raw.highest(tensor.name) if raw else 2, shape).astype(tensor.dtype))
+            else:
+                arrays.append(random.normal(size=shape).astype(tensor.dtype))
+        trials.append(arrays)
+    return trials
+
+
+def expected_outputs(model, arrays: list[np.ndarray]) -> np.ndarray:
+    """What `model` makes of these inputs."""
+    import keras
+
+    return keras.ops.convert_to_numpy(model(arrays if len(arrays) > 1 else arrays[0], training=False))
 
 
 def difference(got: np.ndarray, expected: np.ndarray) -> float:
-    """The largest absolute difference; infinite if the shapes differ."""
+    """The largest difference, as a share of the largest expected value if above 1; infinite if the shapes differ."""
     if got.shape != expected.shape:
         return float("inf")
-    return float(np.max(np.abs(got.astype("float64") - expected.astype("float64"))))
+    expected = expected.astype("float64")
+    return float(np.max(np.abs(got - expected)) / max(1.0, np.max(np.abs(expected))))
+
+
+def check(signature: str, shape: tuple[int, ...], value: float) -> dict:
+    """A line of the record: by how much a signature differed on inputs of this shape."""
+    return {"signature": signature, "shape": list(shape), "difference": value}

@@ -6,20 +6,24 @@ import numpy as np
 
 from kseq.data import CharacterEncoder
 from kseq.errors import InputError
-from kseq.export.verification import BATCHES, LENGTHS, Trial
+from kseq.export.classification import Classification, Trial
+from kseq.export.verification import BATCHES, LENGTHS
 
 
-class Words:
+class Words(Classification):
     """What a model reads whose card has the `"characters"` of a `CharacterEncoder`; see `kseq.export.raw_input`."""
 
     kind = "word"
-    signature = "serving_default"
 
-    def __init__(self, config: dict):
-        self.encoder = CharacterEncoder(**config)
+    def __init__(self, card: dict):
+        super().__init__(card)
+        self.encoder = CharacterEncoder(**card["characters"])
         self.shape = (self.encoder.max_length,)
         self.lengths = (min(LENGTHS[0], self.encoder.max_length), self.encoder.max_length)
-        self.highest = self.encoder.vocabulary_size
+
+    def highest(self, name: str) -> int:
+        """How many character numbers there are."""
+        return self.encoder.vocabulary_size
 
     def read(self, arguments: list[str]) -> list[str]:
         """The words, if all of them can be read."""
@@ -32,7 +36,7 @@ class Words:
         """Model inputs `(words, max_length)`."""
         return self.encoder(words)
 
-    def signatures(self) -> dict:
+    def graphs(self) -> dict:
         """`serving_default`: strings `(batch,)`."""
         import tensorflow as tf
 
