@@ -207,6 +207,14 @@ def test_a_card_of_another_model_is_refused(build, tokenizers, tmp_path, key):
         export(tmp_path / "model.keras")
 
 
+@pytest.mark.parametrize("name", ["classifier", "recurrent translator", "transformer"])
+def test_logits_as_onnx(build, name, tmp_path):
+    path, record = export(build(name) / "model.keras", tmp_path / "model.onnx", format="onnx")
+    assert path.is_file()
+    assert [check["shape"] for check in record["checks"]] == [[1, 3], [5, 11]]
+    assert record["largest_difference"] <= 1e-5
+
+
 def test_the_command_line(build):
     """Texts as a table, as JSON, and streamed; brackets in them are no markup."""
 
