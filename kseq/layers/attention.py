@@ -151,7 +151,9 @@ class MultiHeadAttention(keras.layers.Layer):
         key = value if key is None else key
         key_mask = self._key_mask(key_mask, value_mask, key if cache is None else cache[:, 0])
         if key_mask is not None and cache is None:
-            key, value = (ops.where(key_mask[..., None], x, 0) for x in (key, value))
+            same = key is value  # as it mostly is; then it is masked once
+            value = ops.where(key_mask[..., None], value, 0)
+            key = value if same else ops.where(key_mask[..., None], key, 0)
 
         q = self._heads(self.query_projection(query))  # (batch, queries, heads, head_dim)
         if cache is None or cache_update_index is not None:

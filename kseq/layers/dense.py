@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from kseq.backend.affine import affine
+
 
 @keras.saving.register_keras_serializable(package="kseq")
 class Dense(keras.layers.Dense):
@@ -24,8 +26,9 @@ class Dense(keras.layers.Dense):
     """
 
     def call(self, inputs, training=None):
-        if len(inputs.shape) == 2:
-            return super().call(inputs, training=training)
-        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))  # (batch · …, features)
-        outputs = super().call(rows, training=training)
-        return ops.reshape(outputs, (-1, *ops.shape(inputs)[1:-1], self.units))
+        flat = len(inputs.shape) == 2
+        rows = inputs if flat else ops.reshape(inputs, (-1, inputs.shape[-1]))  # (batch · …, features)
+        outputs = affine(rows, self.kernel, self.bias)
+        if self.activation is not None:
+            outputs = self.activation(outputs)
+        return outputs if flat else ops.reshape(outputs, (-1, *ops.shape(inputs)[1:-1], self.units))

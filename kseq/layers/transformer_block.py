@@ -111,8 +111,9 @@ class TransformerBlock(layers.Layer):
 
         outputs = (remat(compute) if self.remat and training else compute)(x, *tensors.values())
         y, *more = outputs if isinstance(outputs, tuple) else (outputs,)
-        y = self.drops[name](y, training=training)
-        y = self.paths[name](y, training=training)
+        if training:  # layers that do nothing cost PyTorch 10 µs each
+            y = self.drops[name](y, training=training) if self.dropout else y
+            y = self.paths[name](y, training=training) if self.drop_path else y
         x = x + y
         return (x if self.norm_first else norm(x)), *more
 
