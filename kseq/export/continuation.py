@@ -99,12 +99,12 @@ class Continuation:
 
     def verify(self, model, signatures: dict[str, Callable]) -> Iterator[dict]:
         """Compare the most probable continuations of a loaded SavedModel with those of `model`, letter by letter."""
-        self.temperature, kept = 0.0, self.temperature
+        self.temperature, self.seed, kept = 0.0, 0, (self.temperature, self.seed)  # the seed decides between equals
         for batch in BATCHES:
             texts = [text.strip() or "a" for text in random_texts(self.tokenizer, batch)]
             got, expected = self.serve(signatures, texts, texts), self.answer(model, texts, texts)
             yield check("serving_default", (batch,), 0.0 if got == expected else float("inf"))
-        self.temperature = kept
+        self.temperature, self.seed = kept
 
     def serve(self, signatures: dict[str, Callable], raw: list[str], given: list[str]) -> list[Answer]:
         """The answers of a loaded SavedModel."""
