@@ -1,5 +1,8 @@
-"""Looking inside a network: gradients through recurrent layers, the attention and positions of transformers, drawn."""
+"""Looking inside a network: gradients through recurrent layers, the attention and positions of transformers, the words
+that a classifier of texts went by, what a translator looked at, drawn.
+"""
 
+from kseq.analysis.alignment import plot_alignment, word_alignment
 from kseq.analysis.attention import (
     attention_distance,
     attention_heads,
@@ -10,6 +13,7 @@ from kseq.analysis.attention import (
 from kseq.analysis.gradient_flow import GradientFlow, Steps, gradient_flow, step_jacobians
 from kseq.analysis.plots import plot_comparison, plot_decay, plot_heat_map, plot_loss_gradients
 from kseq.analysis.positions import position_code, position_similarity
+from kseq.analysis.words import coloured_words, plot_words, word_attention, word_contributions
 
 __all__ = [
     "GradientFlow",
@@ -19,12 +23,18 @@ __all__ = [
     "attention_maps",
     "attention_rollout",
     "class_attention",
+    "coloured_words",
     "gradient_flow",
+    "plot_alignment",
     "plot_comparison",
     "plot_decay",
     "plot_heat_map",
     "plot_loss_gradients",
+    "plot_words",
     "position_code",
     "position_similarity",
     "step_jacobians",
+    "word_alignment",
+    "word_attention",
+    "word_contributions",
 ]
