@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,11 @@ PAGES = [
     ROOT / "saved_models" / "README.md",
     *(ROOT / "docs").glob("*.md"),
 ]
-SMALL = {"image_classification": " --embed-dim 16 --depth 1", "": " --units 8"}  # by the name of the app
+SMALL = {  # by the name of the app
+    "image_classification": " --embed-dim 16 --depth 1",
+    "language_model": " --parameters 5000",  # it has no units
+    "": " --units 8",
+}
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -41,7 +46,7 @@ def test_every_command_runs(clone):
     commands = [line for line in lines if line.startswith("kseq ")]
     assert len(commands) >= 10
     others = {"make demo", "make test", "source .venv/bin/activate"}
-    others |= {"python benchmarks/recurrent.py", "python benchmarks/attention.py"}
+    others |= {f"python benchmarks/{name}.py" for name in ("recurrent", "attention", "text")}
     assert set(lines) - set(commands) == others
     for command in commands:
         words = command.removeprefix("kseq ")
@@ -50,15 +55,15 @@ def test_every_command_runs(clone):
             small = next(flags for app, flags in SMALL.items() if app in words)
             words += "" if "--resume" in words else f" --quick --no-baselines{small}"
         done = subprocess.run(
-            [sys.executable, "-m", "kseq", *words.split()], cwd=clone, capture_output=True, text=True, timeout=600
+            [sys.executable, "-m", "kseq", *shlex.split(words)], cwd=clone, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
-def rows_of_benchmark(name: str) -> list[str]:
+def rows_of_benchmark(name: str, *flags: str) -> list[str]:
     """The lines of its tables, of tiny shapes; the figures say nothing then."""
     backend = os.environ["KERAS_BACKEND"]
-    command = [sys.executable, f"benchmarks/{name}.py", "--quick", "--rounds", "1", "--backends", backend]
+    command = [sys.executable, f"benchmarks/{name}.py", "--quick", "--rounds", "1", "--backends", backend, *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return [row for row in done.stdout.strip().splitlines() if row]
@@ -76,6 +81,17 @@ def test_the_benchmark_of_attention_runs():
     assert all(float(row.split("|")[2].split(",")[0]) > 0 for row in models[2:-1])
     assert len(layers) == 2 + 2 * 2  # whole and in windows, time and memory
     assert all(float(row.split("|")[3].split()[0]) > 0 for row in layers[2:4])
+
+
+def test_the_benchmark_of_texts_runs():
+    backend = os.environ["KERAS_BACKEND"]
+    rows = rows_of_benchmark("text", *(["--parts", "training"] if backend == "jax" else []))  # it compiles for long
+    training, decoding, serving = rows[:7], rows[7:11], rows[11:]
+    assert len(training) == 2 + 5
+    assert len(decoding) == (0 if backend == "jax" else 2 + 2)
+    assert len(serving) == (2 + 4 if backend == "tensorflow" else 0)
+    assert all(float(row.split("|")[2].split()[0]) > 0 for row in training[2:] + decoding[2:])
+    assert all(float(row.split("|")[3].replace(",", "")) > 0 for row in serving[2:])
 
 
 @tensorflow_only
