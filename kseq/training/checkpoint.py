@@ -23,7 +23,7 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         folder: the run's folder.
         name: of the model in the run.
-        monitor: the key of the logs that chooses the best epoch; lowest if it ends in "loss", else highest.
+        monitor: the key of the logs that chooses the best epoch; lowest if it ends in "loss" or "bits", else highest.
     """
 
     def __init__(self, folder: Path, name: str, monitor: str):
@@ -73,7 +73,7 @@ class Checkpoint(keras.callbacks.Callback):
     def _is_best(self) -> bool:
         *before, now = (row[self.monitor] for row in self.history)
         known = [value for value in before if np.isfinite(value)]
-        return not known or (now <= min(known) if self.monitor.endswith("loss") else now >= max(known))
+        return not known or (now <= min(known) if self.monitor.endswith(("loss", "bits")) else now >= max(known))
 
     def _write_table(self) -> None:
         text = io.StringIO()

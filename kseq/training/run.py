@@ -64,7 +64,8 @@ class Run:
             model: compiled.
             train: the batches that `fit` will be given.
             name: tells the models of a run apart in its folder; the main one is "model".
-            monitor: figure of the validation set by which the best epoch is chosen; the lowest if it is a loss.
+            monitor: figure of the validation set by which the best epoch is chosen; the lowest if it is a loss or
+                `BitsPerToken`, else the highest.
 
         Raises:
             InputError: if the disk has no room for the checkpoints.

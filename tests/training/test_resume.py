@@ -118,6 +118,7 @@ def test_checkpoints_are_whole_models(tmp_path, name):
     ("monitor", "values", "best"),
     [
         ("val_loss", [2.0, 1.0, 1.5, np.nan, 0.5], [0, 1, 4]),
+        ("val_bits", [4.1, 4.2, 4.0], [0, 2]),
         ("val_accuracy", [0.5, 0.5, 0.4, 0.6], [0, 1, 3]),
         ("val_loss", [np.nan, np.nan, 3.0], [0, 1, 2]),  # there is a best model whatever happens
     ],
