@@ -104,6 +104,8 @@ def main(
 
     # Models: the main one, and what it is compared with
     test = [passage[:-1] for passage in test]  # characters are counted, not the ends
+    length = min(2 * context, max(map(len, test)) // 2)
+    windows = random_windows(test, length, 100 if run.quick else 2000, run.seed)
     metrics, by_context = {}, {}
     if run.baselines:
         n_grams = KneserNey(train, tokenizer.vocabulary_size, LARGEST_ORDER)
@@ -111,10 +113,11 @@ def main(
         order, title = n_grams.orders[int(np.argmin(chosen))], "n-grams, Kneser-Ney"
         metrics[title] = {"parameters": n_grams.size(order), "order": order, "validation": [min(chosen)]}
         metrics[title] |= score(n_grams.bits(test, order))
-        by_context[title] = {order - 1: mean(n_grams.bits(test, order)) for order in n_grams.orders[1:]}
+        by_context[title] = {
+            order - 1: float(np.mean([bits[-1] for bits in n_grams.bits(list(windows[:, :order]), order)]))
+            for order in n_grams.orders[1:]
+        }
     cells = [other for other in TITLES if other != cell] if run.baselines else []
-    length = min(2 * context, max(map(len, test)) // 2)
-    windows = random_windows(test, length, 100 if run.quick else 2000, run.seed)
     for kind in (*cells, cell):
         name = "model" if kind == cell else kind
         model = fit(kind, name)

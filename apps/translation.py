@@ -158,7 +158,7 @@ def scores(found: list[str], test: tuple) -> dict:
     found, bleu, chrf = np.array(found, dtype=object), BLEU(), CHRF()
     by_length = [
         [words[group].mean(), bleu.corpus_score(list(found[group]), [list(test[1][group])]).score]
-        for group in np.array_split(np.argsort(words, kind="stable"), GROUPS)
+        for group in np.array_split(np.argsort(words, kind="stable"), min(GROUPS, len(words)))
     ]
     references = [list(test[1])]
     return {

@@ -37,3 +37,4 @@ def __dir__() -> list[str]:
 
 if "keras" in sys.modules:  # then keras.saving.load_model should know our layers, and loading them costs nothing more
     importlib.import_module("kseq.layers")
+    importlib.import_module("kseq.training")

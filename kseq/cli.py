@@ -112,12 +112,15 @@ def predict(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for programs: a list of objects")] = False,
     temperature: Annotated[float | None, typer.Option(min=0, help="of a language model [that of its card]")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="of a language model [another each time]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="of a language model [another each time]")
+    ] = None,
 ) -> None:
     """Classify words, texts or images, translate texts or continue them, with an exported or a saved model."""
     given = given or []
     if given == ["-"]:
-        given = sys.stdin.read().splitlines()
+        text = sys.stdin.read()
+        given = text.removesuffix("\n").split("\n") if text else []  # not splitlines, which cuts at more
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     drawn = {name: value for name, value in (("temperature", temperature), ("seed", seed)) if value is not None}
     with quiet():

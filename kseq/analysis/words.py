@@ -75,7 +75,7 @@ def word_contributions(model: keras.Model, tokens, target: int | Sequence[int], 
     tokens = np.asarray(tokens)
     if "embedding" not in [layer.name for layer in model.layers]:
         raise InputError(f"model {model.name}: no layer 'embedding'; give a model such as kseq.models.TextClassifier")
-    classes = model.output.shape[-1]
+    classes = model.outputs[0].shape[-1]
     target = np.broadcast_to(target, len(tokens))
     if classes < 2 or target.min() < 0 or target.max() >= classes:
         raise InputError(
@@ -86,7 +86,7 @@ def word_contributions(model: keras.Model, tokens, target: int | Sequence[int], 
     copy = keras.models.clone_model(model)  # a graph that is cut changes what it was cut from
     copy.set_weights(model.get_weights())
     embedding = copy.get_layer("embedding")
-    rest = keras.Model([*copy.inputs, embedding.output], copy.output)  # the tokens tell the padding
+    rest = keras.Model([*copy.inputs, embedding.output], copy.outputs[0])  # the tokens tell the padding
     vectors = ops.convert_to_numpy(embedding(tokens)).astype("float32")  # (batch, time, dim)
     alphas = (np.arange(steps, dtype="float32") + 0.5) / steps
     points = (alphas[:, None, None, None] * vectors).reshape(-1, *vectors.shape[1:])  # (steps * batch, time, dim)

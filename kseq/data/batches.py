@@ -86,8 +86,9 @@ class Batches(keras.utils.PyDataset):
         for i in reversed(range(len(ends))):
             if ends[i] is None:
                 continue
-            axis = next((a for a, known in enumerate(self.axes) if np.array_equal(known, ends[i])), len(self.axes))
-            self.axes += [np.asarray(ends[i])] * (axis == len(self.axes))
+            lengths = np.maximum(ends[i], 1)  # one step stays of an empty sequence, or a batch of them would have none
+            axis = next((a for a, known in enumerate(self.axes) if np.array_equal(known, lengths)), len(self.axes))
+            self.axes += [lengths] * (axis == len(self.axes))
             axis_of[i] = axis
             if (longest := int(self.axes[axis].max())) > self.arrays[i].shape[1]:
                 raise InputError(f"lengths: {longest} in an array of length {self.arrays[i].shape[1]}; give shorter")

@@ -1,5 +1,6 @@
 """Texts from files: any text for a language model, pairs of sentences for a translator, those of Tatoeba."""
 
+import codecs
 import hashlib
 import re
 import unicodedata
@@ -130,6 +131,9 @@ def read_text(path: str | Path, *, errors: str = "strict") -> Corpus:
         raise InputError(
             f'{path}: line {line}: no UTF-8 (byte {byte}); save it as UTF-8, or give errors="replace"'
         ) from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise InputError(f"{path}: line {line}: a NUL, which no text has; save it as UTF-8")
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
     if len(text) < 10:
         raise InputError(f"{path}: {len(text)} characters; three splits need at least 10")
@@ -164,6 +168,9 @@ def read_pairs(path: str | Path) -> Pairs:
             rejected.append((number, "broken UTF-8"))
             continue
         if not any(columns):
+            continue
+        if "\0" in "".join(columns):
+            rejected.append((number, "a NUL, which no text has"))
             continue
         if len(columns) < 2:
             rejected.append((number, "no tab"))
@@ -208,9 +215,15 @@ def tatoeba(name: str = "fra-eng", *, folder: str | Path | None = None) -> Paral
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return _check_encoding(path, path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: {(error.strerror or str(error)).lower()}; give a text file") from None
+
+
+def _check_encoding(path: Path, content: bytes) -> bytes:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{path}: UTF-16; save it as UTF-8")
+    return content
 
 
 def _read_member(path: Path) -> bytes:
@@ -222,11 +235,11 @@ def _read_member(path: Path) -> bytes:
             if len(names) != 1:
                 held = ", ".join(names[:SHOWN]) or "none"
                 raise InputError(f"{path}: {len(names)} .tsv or .txt files in it ({held}); it must hold one: unpack it")
-            return archive.read(names[0])
+            return _check_encoding(path, archive.read(names[0]))
     except OSError as error:
         raise InputError(f"{path}: {(error.strerror or str(error)).lower()}; give a .zip file") from None
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
-        raise InputError(f"{path}: cannot be unpacked ({error}); download it again") from None
+        raise InputError(f"{path}: cannot be unpacked ({error}); remove it and download it again") from None
 
 
 def _cut(text: str, position: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kseq.errors import InputError
-from kseq.export.verification import check, difference
+from kseq.export.verification import check, check_outputs, difference
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Classification:
 
     def check(self, model, path: Path) -> None:
         """Raise `InputError` if the card of the file at `path` does not fit its model."""
+        check_outputs(model, path)
         reads, answers = model.inputs[0].shape[1:], model.outputs[0].shape[1:]
         pairs = zip(reads, self.shape, strict=False)
         if len(reads) != len(self.shape) or any(None not in pair and pair[0] != pair[1] for pair in pairs):

@@ -9,7 +9,7 @@ from kseq.data import END, PADDING, START, Tokenizer
 from kseq.errors import InputError, shorten
 from kseq.export.texts import random_texts, read_texts
 from kseq.export.translation import Answer
-from kseq.export.verification import BATCHES, check
+from kseq.export.verification import BATCHES, check, check_outputs
 
 COLD = 1e-3  # a temperature at which the most probable token is drawn, and a number that a graph can divide by
 
@@ -44,9 +44,10 @@ class Continuation:
 
     def read(self, arguments: list[str]) -> list[str]:
         """The texts, composed as Unicode's normal form C, if each leaves room for a continuation."""
+        from kseq.inference.sampling import check_sampling
+
         texts = read_texts(arguments)
-        if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"temperature {self.temperature!r}: give 0 (the most probable token) or more")
+        check_sampling(self.temperature, None, None, self.seed)
         for text, row in zip(texts, self.tokenizer(texts), strict=True):
             count = int((row != PADDING).sum())
             if count >= self.max_length:
@@ -60,6 +61,7 @@ class Continuation:
 
     def check(self, model, path: Path) -> None:
         """Raise `InputError` if the card of the file at `path` does not fit its model."""
+        check_outputs(model, path)
         size, known = model.outputs[0].shape[-1], self.tokenizer.vocabulary_size
         if len(model.inputs) != 1 or len(model.outputs[0].shape) != 3 or size != known:
             raise InputError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from kseq.atomic import atomic_file, atomic_folder
 from kseq.errors import InputError, KseqError
 from kseq.export.raw import raw_input
+from kseq.export.verification import check_outputs
 
 FORMATS = {"saved_model": "saved_model", "onnx": "model.onnx"}  # and the name each gets in a run folder
 RECORD = "kseq.json"
@@ -82,6 +83,7 @@ def export(
     raw = raw_input(card)
     if raw is not None:
         raw.check(model, path)
+    check_outputs(model, path)
     record = {"source": path.name, "format": format, **_versions(), **card}
     write = _write_saved_model if format == "saved_model" else _write_onnx
     return output, write(model, card, output, record)

@@ -34,8 +34,14 @@ def predict(path: str | os.PathLike, given: list[str], **drawn) -> list[Predicti
     inputs = _reader(path, drawn)
     raw = inputs.read(given)
     answer = _by_tensorflow(path, inputs) if is_saved_model else _by_keras(path, inputs)
-    parts = [slice(start, start + BATCH) for start in range(0, len(raw), BATCH)]
-    return [row for part in parts for row in answer(raw[part], given[part])]
+    if inputs.kind == "text":
+        given = raw  # as it is read, and can be printed
+    answers = []
+    for start in range(0, len(raw), BATCH):
+        answers += answer(raw[start : start + BATCH], given[start : start + BATCH])
+        if drawn.get("seed") is not None:
+            inputs.seed = (inputs.seed + 1) % 2**31  # or each part would draw the numbers of the first
+    return answers
 
 
 def stream(path: str | os.PathLike, given: list[str], **drawn) -> Iterator[str] | None:
@@ -60,7 +66,9 @@ def stream(path: str | os.PathLike, given: list[str], **drawn) -> Iterator[str] 
     from kseq import saving
 
     (text,) = inputs.read(given)
-    return chain([text], inputs.stream(saving.load(model_file(path), compile=False), text))
+    model = saving.load(model_file(path), compile=False)
+    inputs.check(model, path)
+    return chain([text], inputs.stream(model, text))
 
 
 def _reader(path: Path, drawn: dict):
@@ -122,4 +130,5 @@ def _by_keras(path: Path, inputs) -> Callable[[list, list[str]], list]:
     from kseq import saving
 
     model = saving.load(model_file(path), compile=False)
+    inputs.check(model, path)
     return lambda raw, given: inputs.answer(model, raw, given)

@@ -1,13 +1,15 @@
 """Texts as raw inputs of a classifier: the graph that reads them, and the texts that verify it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from kseq.data import Tokenizer
+from kseq.data.tokenizer import normalize
 from kseq.errors import InputError
 from kseq.export.classification import Classification, Trial
-from kseq.export.verification import BATCHES
+from kseq.export.verification import BATCHES, check_vocabulary
 
 
 class Texts(Classification):
@@ -27,6 +29,11 @@ class Texts(Classification):
     def highest(self, name: str) -> int:
         """How many token numbers there are."""
         return self.tokenizer.vocabulary_size
+
+    def check(self, model, path: Path) -> None:
+        """Raise `InputError` if the card of the file at `path` does not fit its model."""
+        super().check(model, path)
+        check_vocabulary(model, "embedding", self.tokenizer.vocabulary_size, path)
 
     def read(self, arguments: list[str]) -> list[str]:
         """The texts, composed as Unicode's normal form C."""
@@ -58,12 +65,12 @@ class Texts(Classification):
 
 
 def read_texts(arguments: list[str]) -> list[str]:
-    """The texts, composed as Unicode's normal form C, which a graph cannot do."""
-    import unicodedata
-
+    """The texts, composed as Unicode's normal form C, which a graph cannot do; bytes that are no UTF-8 read as "�"."""
     if not arguments:
         raise InputError("texts: none given; give at least one, in quotation marks")
-    return [unicodedata.normalize("NFC", text) for text in arguments]
+    # Such bytes come from a shell as halves of surrogate pairs, which TensorFlow refuses.
+    whole = (text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in arguments)
+    return [normalize(text) for text in whole]
 
 
 def random_texts(tokenizer: Tokenizer, count: int) -> list[str]:

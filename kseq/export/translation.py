@@ -7,7 +7,9 @@ from pathlib import Path
 from kseq.data import Tokenizer
 from kseq.errors import InputError
 from kseq.export.texts import random_texts, read_texts
-from kseq.export.verification import BATCHES, check
+from kseq.export.verification import BATCHES, check, check_outputs, check_vocabulary
+
+SEARCH = {"beam_size", "length_penalty", "coverage_penalty"}  # what a card may say of `kseq.inference.beam_search`
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,12 @@ class Translation:
         settings = dict(card["translation"])
         self.source, self.target = (Tokenizer(**settings.pop(side)) for side in ("source", "target"))
         self.max_length = settings.pop("max_length")
-        self.search = settings  # the rest goes to beam_search
+        if unknown := set(settings) - SEARCH:
+            raise InputError(
+                f"card: 'translation' has {', '.join(map(repr, sorted(unknown)))}; besides source, target and "
+                f"max_length it may have {', '.join(sorted(SEARCH))}"
+            )
+        self.search = settings
 
     def highest(self, name: str) -> int:
         """How many token numbers the language of this input has."""
@@ -50,12 +57,15 @@ class Translation:
 
     def check(self, model, path: Path) -> None:
         """Raise `InputError` if the card of the file at `path` does not fit its model."""
+        check_outputs(model, path)
         names, size = [tensor.name for tensor in model.inputs], model.outputs[0].shape[-1]
         if names != ["source", "target"] or size != self.target.vocabulary_size:
             raise InputError(
                 f"{path}: its card is of a translator into {self.target.vocabulary_size} tokens, the model reads "
                 f"{', '.join(names)} and answers {size} logits; save it with another card"
             )
+        for layer in ("embedding", "source_embedding"):
+            check_vocabulary(model, layer, self.source.vocabulary_size, path)
 
     def signatures(self, model) -> dict[str, tuple[list, Callable]]:
         """`serving_default`: strings `(batch,)` to their translations, `text` `(batch,)`."""

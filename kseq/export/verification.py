@@ -1,6 +1,10 @@
 """What an export and its model are compared on."""
 
+from pathlib import Path
+
 import numpy as np
+
+from kseq.errors import InputError
 
 BATCHES = (1, 5)
 LENGTHS = (3, 11)  # for axes that may have any length
@@ -45,3 +49,22 @@ def difference(got: np.ndarray, expected: np.ndarray) -> float:
 def check(signature: str, shape: tuple[int, ...], value: float) -> dict:
     """A line of the record: by how much a signature differed on inputs of this shape."""
     return {"signature": signature, "shape": list(shape), "difference": value}
+
+
+def check_outputs(model, path: Path) -> None:
+    """Raise `InputError` if the model of the file at `path` answers more than logits."""
+    if len(model.outputs) != 1:
+        raise InputError(
+            f"{path}: the model has {len(model.outputs)} outputs and should answer logits alone; save it without "
+            "return_attention or features"
+        )
+
+
+def check_vocabulary(model, layer: str, size: int, path: Path) -> None:
+    """Raise `InputError` if the table of tokens `layer` has another size than the vocabulary of a card."""
+    tables = {x.name: x.input_dim for x in model.layers if hasattr(x, "input_dim")}
+    if tables.get(layer, size) != size:
+        raise InputError(
+            f"{path}: its card has a vocabulary of {size:,} tokens, the model knows {tables[layer]:,} "
+            f"({layer}); save it with the tokenizer that it was trained with"
+        )

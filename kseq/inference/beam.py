@@ -67,6 +67,7 @@ def beam_search(
 
     Raises:
         InputError: if an argument is out of range, or as in `greedy`.
+        KseqError: as in `greedy`.
     """
     max_length = check_count("max_length", max_length)
     beam_size, n_best = check_count("beam_size", beam_size), check_count("n_best", n_best)
@@ -75,8 +76,8 @@ def beam_search(
     for name, penalty in (("length_penalty", length_penalty), ("coverage_penalty", coverage_penalty)):
         if not 0 <= penalty < float("inf"):
             raise InputError(f"{name} {penalty!r}: give 0 (none) or more")
-    inputs = check_inputs(inputs)
-    prompt = check_prompt(prompt, inputs, max_length, start)
+    inputs = check_inputs(decoder, inputs)
+    prompt = check_prompt(decoder, prompt, inputs, max_length, start)
     looks, keeps = bool(coverage_penalty) or attention, attention
     skipped = 1 if start is None else 0  # tokens of the prompt that are fed first, and belong to the result
 

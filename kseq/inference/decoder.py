@@ -15,6 +15,11 @@ class Decoder(Protocol):
     Attributes:
         model: the `keras.Model` whose variables it uses.
         vocabulary_size: the number of classes of its logits.
+
+    Two more it may leave out. What they say is checked before anything is compiled:
+
+        source_vocabulary_size: the number of source tokens that a translator knows; `None` where there is no source.
+        context: the most tokens that can be fed; `None` for any number.
     """
 
     model: keras.Model
@@ -72,6 +77,15 @@ def decoder(model: keras.Model) -> Decoder:
     return kept
 
 
+def source_table_size(model: keras.Model) -> int | None:
+    """The number of source tokens that a translator has vectors of; `None` of other models, or if it is not plain."""
+    if len(model.inputs) != 2:
+        return None
+    tables = {layer.name: layer.input_dim for layer in model.layers if hasattr(layer, "input_dim")}
+    shared = next(iter(tables.values())) if len(tables) == 1 else None
+    return tables.get("source_embedding", shared)
+
+
 class UncachedDecoder:
     """Computes the whole sequence again for each token: what caches are tested and measured against.
 
@@ -94,6 +108,9 @@ class UncachedDecoder:
         if any(getattr(layer, "stateful", False) for layer in model.layers):
             raise InputError(f"model {model.name!r}: keeps a state between calls; build it without")
         self.model, self.vocabulary_size = model, model.outputs[0].shape[-1]
+        self.source_vocabulary_size = source_table_size(model)
+        positions = [layer.grid_shape for layer in model.layers if layer.name in ("positions", "target_positions")]
+        self.context = positions[0][0] if positions and positions[0] else model.inputs[-1].shape[1]
 
     def begin(self, inputs, length):
         """The source, and no tokens yet: see `Decoder`."""

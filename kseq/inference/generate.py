@@ -1,6 +1,7 @@
 """Text in, text out: translation, and texts continued, whole or piece by piece."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from kseq.inference.decoder import decoder
 from kseq.inference.sampling import sample, stream
 
 STEP = 8  # lengths of sources are rounded up to a multiple of it: few shapes to compile
+ROUND = 32  # lengths of what is written are rounded up to a multiple of it, for the same reason
 CONTEXT = 16  # tokens of a prompt that are read again with each new one, for the spaces between them
 PARTIAL = "\N{REPLACEMENT CHARACTER}"  # the end of a text whose last character may not be complete
 
@@ -54,7 +56,8 @@ def translate(
     if batch_size < 1:
         raise InputError(f"batch_size {batch_size}: give 1 or more")
     driven = _decoder(model)
-    _check_vocabulary("target_tokenizer", target_tokenizer, driven)
+    _check_vocabulary("source_tokenizer", source_tokenizer, getattr(driven, "source_vocabulary_size", None))
+    _check_vocabulary("target_tokenizer", target_tokenizer, driven.vocabulary_size)
     texts = [normalize(text) for text in texts]
     if not texts:
         return []
@@ -112,7 +115,7 @@ def continue_text(
     options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "end": end}
     hypotheses = sample(driven, np.zeros((1, 1), "int32"), prompt=prompt, **options)
     written = hypotheses.tokens[0, 0, prompt.shape[1] : hypotheses.lengths[0, 0]]
-    return _written(tokenizer, prompt[0], written)
+    return _written(tokenizer, prompt[0], written[:max_length])
 
 
 def stream_text(
@@ -149,7 +152,7 @@ def stream_text(
     """
     driven, prompt, options = _prepared(model, text, tokenizer, max_length, start)
     options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed, "end": end}
-    tokens = stream(driven, prompt[0], **options)
+    tokens = islice(stream(driven, prompt[0], **options), max_length)
 
     def pieces():
         written, shown = [], ""
@@ -171,22 +174,26 @@ def _decoder(model):
 
 
 def _prepared(model, text, tokenizer, max_length, start):
-    """The decoder, the prompt `(1, tokens)`, and where and how long to write."""
+    """The decoder, the prompt `(1, tokens)`, and where to begin and how long to write, rounded up."""
     if max_length < 1:
         raise InputError(f"max_length {max_length}: give 1 or more")
     driven = _decoder(model)
-    _check_vocabulary("tokenizer", tokenizer, driven)
+    _check_vocabulary("tokenizer", tokenizer, driven.vocabulary_size)
     prompt = np.asarray(tokenizer([normalize(text)]))
     prompt = prompt[:, : int((prompt != PADDING).sum())]
     if start is None and not prompt.size:
         raise InputError("text '': there is nothing to begin with; give a text with a token, or a start")
-    return driven, prompt, {"max_length": prompt.shape[1] + max_length, "start": start}
+    needed, context = prompt.shape[1] + max_length, getattr(driven, "context", None)
+    length = -(-needed // ROUND) * ROUND
+    if context is not None:
+        length = max(needed, min(length, context if start is not None else context + 1))  # START is fed, the last not
+    return driven, prompt, {"max_length": length, "start": start}
 
 
-def _check_vocabulary(name, tokenizer, driven):
-    if tokenizer.vocabulary_size > driven.vocabulary_size:
+def _check_vocabulary(name, tokenizer, size: int | None):
+    if size is not None and tokenizer.vocabulary_size > size:
         raise InputError(
-            f"{name}: {tokenizer.vocabulary_size:,} tokens, the model knows {driven.vocabulary_size:,}; give the one "
+            f"{name}: {tokenizer.vocabulary_size:,} tokens, the model knows {size:,}; give the one "
             "that the model was trained with"
         )
 

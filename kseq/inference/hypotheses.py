@@ -9,9 +9,10 @@ from keras import ops
 
 from kseq.backend.compile import compiled
 from kseq.data.tokenizer import END, PADDING, START
-from kseq.errors import InputError
+from kseq.errors import InputError, KseqError
 
 LOWEST = -1e9  # the log-probability of what cannot be: finite, so that sums and differences of it are no NaN
+KEPT = 16  # compiled functions a decoder keeps
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,37 @@ class Hypotheses:
 
 
 def decode(decoder, run, key: tuple, inputs, prompt, *numbers) -> Hypotheses:
-    """`run(inputs, prompt, *numbers)`, compiled once for each `key`, from NumPy to NumPy; as it is for tensors."""
+    """`run(inputs, prompt, *numbers)`, compiled once for each `key`, from NumPy to NumPy; as it is for tensors.
+
+    Raises:
+        KseqError: for arrays, if the model's logits are no numbers.
+    """
     if ops.is_tensor(inputs):
         return Hypotheses(*run(inputs, ops.convert_to_tensor(prompt), *map(ops.convert_to_tensor, numbers)))
     outputs = compiled_for(decoder, key, run)(inputs, prompt, *numbers)
-    return Hypotheses(*map(ops.convert_to_numpy, outputs))
+    found = Hypotheses(*map(ops.convert_to_numpy, outputs))
+    # A row always has a best sequence; −∞ behind the first one only says that there are no more.
+    if np.isnan(found.scores).any() or np.isneginf(found.scores[:, 0]).any():
+        raise broken()
+    return found
+
+
+def broken() -> KseqError:
+    """What is raised where nothing can be decoded."""
+    return KseqError(
+        "the model's logits are no numbers; its weights are broken, or its training diverged: load others, or train "
+        "again with a smaller learning rate"
+    )
 
 
 def compiled_for(decoder, key: tuple, function):
-    """`function` compiled, or what was compiled under `key` before; it is kept with the decoder."""
+    """`function` compiled, or what was compiled under `key` before; the decoder keeps those used last."""
     functions = vars(decoder).setdefault("_compiled", {})
-    if key not in functions:
-        functions[key] = compiled(function, decoder.model.variables)
-    return functions[key]
+    found = functions.pop(key, None) or compiled(function, decoder.model.variables)
+    functions[key] = found  # the last one now
+    while len(functions) > KEPT:
+        functions.pop(next(iter(functions)), None)
+    return found
 
 
 def check_count(name: str, value: int) -> int:
@@ -59,8 +78,8 @@ def check_count(name: str, value: int) -> int:
     return count
 
 
-def check_inputs(inputs):
-    """Token numbers `(batch, …)`, an int32 array if it is no tensor."""
+def check_inputs(decoder, inputs):
+    """Token numbers `(batch, …)`, an int32 array of tokens that the decoder knows if it is no tensor."""
     if ops.is_tensor(inputs):
         return inputs
     inputs = np.asarray(inputs)
@@ -69,10 +88,11 @@ def check_inputs(inputs):
             f"inputs: shape {inputs.shape}, {inputs.dtype}; give integers (batch, time), at least one row and one "
             "column (padding is allowed)"
         )
+    _check_tokens("inputs", inputs, getattr(decoder, "source_vocabulary_size", None))
     return inputs.astype("int32")
 
 
-def check_prompt(prompt, inputs, max_length: int, start: int | None):
+def check_prompt(decoder, prompt, inputs, max_length: int, start: int | None):
     """The forced tokens `(batch, max_length)`, 0 where a token is free."""
     if start is None and (prompt is None or max_length < 2):
         raise InputError("start None: then a prompt begins, and max_length is 2 or more; give both, or a start")
@@ -80,25 +100,36 @@ def check_prompt(prompt, inputs, max_length: int, start: int | None):
         shape = (ops.shape(inputs)[0], max_length)
         return ops.zeros(shape, "int32") if ops.is_tensor(inputs) else np.zeros(shape, "int32")
     if not ops.is_tensor(prompt):
-        prompt = _check_prompt_array(np.asarray(prompt), inputs, start)
+        prompt = _check_prompt_array(decoder, np.asarray(prompt), inputs, start)
     if prompt.shape[1] > max_length:
         raise InputError(f"prompt: {prompt.shape[1]} tokens, but max_length {max_length} counts them too; give more")
     missing = [(0, 0), (0, max_length - prompt.shape[1])]
     return ops.pad(ops.cast(prompt, "int32"), missing) if ops.is_tensor(prompt) else np.pad(prompt, missing)
 
 
-def _check_prompt_array(prompt, inputs, start):
+def _check_prompt_array(decoder, prompt, inputs, start):
     if prompt.ndim != 2 or len(prompt) != inputs.shape[0] or not np.issubdtype(prompt.dtype, np.integer):
         raise InputError(
             f"prompt: shape {prompt.shape}, {prompt.dtype}; give integers ({inputs.shape[0]}, time), a row for each of "
             "inputs"
         )
+    _check_tokens("prompt", prompt, decoder.vocabulary_size)
     used = prompt != PADDING
     if (used[:, 1:] & ~used[:, :-1]).any():
         raise InputError("prompt: padding in front of a token; put it on the right")
     if start is None and not (prompt.shape[1] and used[:, 0].all()):
         raise InputError("start None: a row of prompt has no token to begin with; give a start, or a token a row")
     return prompt.astype("int32")
+
+
+def _check_tokens(name: str, tokens, size: int | None):
+    """Raise `InputError` for tokens out of a table of `size` rows, of which each backend reads something else."""
+    wrong = tokens[(tokens < 0) | (tokens >= size)] if size is not None else ()
+    if len(wrong):
+        raise InputError(
+            f"{name}: token {wrong[0]}: the model knows 0 to {size - 1:,}; rows made with the vocabulary of "
+            "another model?"
+        )
 
 
 def begin(decoder, inputs, prompt, start: int | None):

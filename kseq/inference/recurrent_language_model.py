@@ -18,10 +18,13 @@ class RecurrentLanguageModelDecoder:
     Attributes:
         model: the same.
         vocabulary_size: the number of its logits.
+        source_vocabulary_size: `None`, for it reads no source.
 
     Raises:
         InputError: if it is another model.
     """
+
+    source_vocabulary_size = None
 
     def __init__(self, model: keras.Model):
         layers = {layer.name: layer for layer in model.layers}

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kseq.errors import InputError
+from kseq.inference.decoder import source_table_size
 from kseq.layers import AttentionDecoder
 
 
@@ -15,6 +16,11 @@ class RecurrentTranslatorDecoder:
     Args:
         model: built or loaded, with or without `return_attention`.
 
+    Attributes:
+        model: the same.
+        vocabulary_size: the number of its logits.
+        source_vocabulary_size: the number of source tokens that it knows.
+
     Raises:
         InputError: if it is another model.
     """
@@ -25,6 +31,7 @@ class RecurrentTranslatorDecoder:
             raise InputError(f"model {model.name!r}: give a RecurrentTranslator")
         self.model = model
         self.vocabulary_size = model.outputs[0].shape[-1]
+        self.source_vocabulary_size = source_table_size(model)
         self._embedding = layers["target_embedding"]
         self._levels = [layer for layer in model.layers if isinstance(layer, (AttentionDecoder, keras.layers.RNN))]
         self._levels = [layer for layer in self._levels if not layer.name.startswith("encoder_")]
@@ -78,10 +85,11 @@ class RecurrentTranslatorDecoder:
         after, weights = [], None
         for layer, states, looked_at in zip(self._levels, state, constants, strict=True):
             if isinstance(layer, AttentionDecoder):
-                x, states, weights = layer.step(x, states, *looked_at)
+                x, new, weights = layer.step(x, states, *looked_at)
             else:
-                x, states = layer.cell.call(ops.cast(x, layer.compute_dtype), list(states), training=False)
-            after.append(tuple(states))
+                x, new = layer.cell(ops.cast(x, layer.compute_dtype), list(states), training=False)
+            # A loop wants states of the type that they came with.
+            after.append(tuple(ops.cast(now, old.dtype) for now, old in zip(new, states, strict=True)))
         for layer in self._head:
             x = layer(x)
         if not self._head or self._head[-1].name != "logits":

@@ -14,12 +14,16 @@ from kseq.inference.hypotheses import (
     allowed_logits,
     as_before,
     begin,
+    broken,
     check_count,
     check_inputs,
     check_prompt,
     compiled_for,
     decode,
 )
+
+COLDEST = 1e-3  # a temperature at which the most probable token is drawn, and a number to divide by
+BROKEN = -1  # in the place of a token: the logits are no numbers
 
 
 def greedy(
@@ -51,8 +55,9 @@ def greedy(
         PADDING and START (and END, where `end` is `None`) are never decoded; P is a distribution of the others.
 
     Raises:
-        InputError: if an argument is out of range, `prompt` is longer than `max_length` or padded in front, or there
-            is no attention to return.
+        InputError: if an argument is out of range, an array has tokens that the model does not know, `prompt` is longer
+            than `max_length` or padded in front, or there is no attention to return.
+        KseqError: if arrays are decoded and the model's logits are no numbers.
     """
     return _generate(decoder, inputs, max_length, prompt, start, end, attention, None, None, None, 0)
 
@@ -81,7 +86,7 @@ def sample(
         decoder: as in `greedy`, like the arguments that are not named here.
         inputs: as in `greedy`.
         max_length: as in `greedy`.
-        temperature: 0 for `greedy`; below 1 the probable become more probable.
+        temperature: 0 for `greedy`; below 1 the probable become more probable. What is below 0.001 counts as that.
         top_k: draw from the k most probable tokens only; more than there are means all.
         top_p: then draw from the fewest of these, most probable first, whose share of the probability reaches `top_p`,
             in (0, 1].
@@ -97,6 +102,7 @@ def sample(
 
     Raises:
         InputError: as `greedy`.
+        KseqError: as `greedy`.
     """
     options = check_sampling(temperature, top_k, top_p, seed)
     return _generate(decoder, inputs, max_length, prompt, start, end, attention, *options)
@@ -131,13 +137,14 @@ def stream(
 
     Raises:
         InputError: as `sample`, when called, not when the first token is asked for.
+        KseqError: as `sample`, when a token is asked for.
     """
     temperature, top_k, top_p, seed = check_sampling(temperature, top_k, top_p, seed)
     max_length = check_count("max_length", max_length)
     prompt = np.asarray(prompt, "int32").reshape(1, -1)
     count = int((prompt != PADDING).sum())
-    inputs = check_inputs(np.zeros((1, 1), "int32") if inputs is None else inputs)
-    prompt = check_prompt(prompt, inputs, max_length, start)
+    inputs = check_inputs(decoder, np.zeros((1, 1), "int32") if inputs is None else inputs)
+    prompt = check_prompt(decoder, prompt, inputs, max_length, start)
     choose = _chooser(temperature is not None, top_k, top_p is not None)
     numbers = _numbers(temperature, top_p, seed)
 
@@ -147,7 +154,9 @@ def stream(
 
     def step(token, index, state, constants, *numbers):
         logits, new, _ = decoder.step(token, index, state, constants)
-        return choose(allowed_logits(logits, end), index, *numbers), as_before(new, state)
+        logits = allowed_logits(logits, end)
+        is_broken = ops.isnan(ops.sum(ops.softmax(logits), axis=-1))
+        return ops.where(is_broken, BROKEN, choose(logits, index, *numbers)), as_before(new, state)
 
     prepare = compiled_for(decoder, ("prepare", start, max_length), prepare)
     step = compiled_for(decoder, ("step", end, temperature is None, top_k, top_p is None), step)
@@ -164,6 +173,8 @@ def stream(
                     return
                 continue
             token = int(ops.convert_to_numpy(fed)[0])
+            if token == BROKEN:
+                raise broken()
             if token == end:
                 return
             yield token
@@ -200,7 +211,10 @@ def _chooser(random: bool, top_k: int | None, nucleus: bool):
     def choose(logits, index, temperature, top_p, seed):
         if not random:
             return ops.cast(ops.argmax(logits, axis=-1), "int32")
-        logits = logits / temperature
+        # Only differences matter. From the largest on they stay finite at any temperature, and what is banned apart.
+        possible = logits > LOWEST
+        logits = (logits - ops.max(logits, axis=-1, keepdims=True)) / ops.maximum(temperature, COLDEST)
+        logits = ops.where(possible, logits, LOWEST)
         if top_k is None and not nucleus:
             return categorical(logits, seed, index)
         vocabulary = logits.shape[-1]
@@ -224,8 +238,8 @@ def nucleus_logits(logits, top_p):
 
 def _generate(decoder, inputs, max_length, prompt, start, end, attention, temperature, top_k, top_p, seed):
     max_length = check_count("max_length", max_length)
-    inputs = check_inputs(inputs)
-    prompt = check_prompt(prompt, inputs, max_length, start)
+    inputs = check_inputs(decoder, inputs)
+    prompt = check_prompt(decoder, prompt, inputs, max_length, start)
     choose = _chooser(temperature is not None, top_k, top_p is not None)
 
     def run(inputs, prompt, *numbers):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kseq.errors import InputError
+from kseq.inference.decoder import source_table_size
 from kseq.layers import TransformerDecoderBlock, TransformerEncoderBlock
 
 
@@ -16,10 +17,14 @@ class TransformerLanguageModelDecoder:
     Attributes:
         model: the same.
         vocabulary_size: the number of its logits.
+        source_vocabulary_size: `None`, for it reads no source.
+        context: the most tokens that it reads; `None` for any number.
 
     Raises:
         InputError: if it is another model; by `begin`, if `length` is more than its context.
     """
+
+    source_vocabulary_size = None
 
     def __init__(self, model: keras.Model):
         layers = _layers(model, {"tokens", "embedding", "positions", "block_0", "norm"}, "LanguageModel")
@@ -27,12 +32,12 @@ class TransformerLanguageModelDecoder:
         self.embedding, self.positions, self.norm = (layers[name] for name in ("embedding", "positions", "norm"))
         self.blocks = _of(model, TransformerDecoderBlock)
         self.logits = layers.get("logits")
+        self.context = self.positions.grid_shape[0] if self.positions.grid_shape else None
 
     def begin(self, inputs, length):
         """No constants, and empty caches for `length` tokens: see `kseq.inference.Decoder`."""
-        context = self.positions.grid_shape
-        if context and length > context[0]:
-            raise InputError(f"length {length}: the context of model {self.model.name!r} is {context[0]} tokens")
+        if self.context and length > self.context:
+            raise InputError(f"length {length}: the context of model {self.model.name!r} is {self.context} tokens")
         batch = ops.shape(inputs)[0]
         return (), tuple(block.make_cache(batch, length) for block in self.blocks)
 
@@ -60,6 +65,7 @@ class TransformerTranslatorDecoder:
     Attributes:
         model: the same.
         vocabulary_size: the number of its logits.
+        source_vocabulary_size: the number of source tokens that it knows.
 
     Raises:
         InputError: if it is another model.
@@ -69,6 +75,7 @@ class TransformerTranslatorDecoder:
         names = {"source", "target", "source_positions", "target_positions", "encoder_block_0", "decoder_block_0"}
         layers = _layers(model, names, "TransformerTranslator")
         self.model, self.vocabulary_size = model, model.outputs[0].shape[-1]
+        self.source_vocabulary_size = source_table_size(model)
         self.source_embedding, self.target_embedding = (
             layers.get(f"{side}_embedding", layers.get("embedding")) for side in ("source", "target")
         )

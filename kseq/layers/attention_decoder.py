@@ -32,7 +32,8 @@ class AttentionDecoder(keras.layers.Layer):
         e_tj = g v/‖v‖ · tanh(s_{t-1} W + m_j U + b)        score "normed"
         w_t = softmax(e_t),  c_t = Σ_j w_tj m_j,  s_t = cell([x_t; c_t], s_{t-1})
 
-    The output is [s_t; c_t], with `deep_output` [s_t; c_t; x_t], of which the paper predicts the word.
+    The output is [s_t; c_t], with `deep_output` [s_t; c_t; x_t], of which the word is predicted: g(y_{t-1}, s_t, c_t)
+    of section 3.1. The paper's appendix A.2.2 and GroundHog read s_{t-1} there.
 
     `attention="luong"`: the state of the step asks, and the answer is joined to it.
 

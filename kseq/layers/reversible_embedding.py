@@ -25,7 +25,8 @@ class ReversibleEmbedding(keras.layers.ReversibleEmbedding):
         **kwargs: as in Keras; `mask_zero` masks token 0.
 
     Call arguments:
-        inputs: tokens `(batch, …)`, integers; with `reverse` vectors `(batch, …, output_dim)`.
+        inputs: tokens `(batch, …)`, integers, which numbers of another type become; with `reverse` vectors
+            `(batch, …, output_dim)`.
         reverse: whether to give logits.
 
     Output shape: `(batch, …, output_dim)`; with `reverse` `(batch, …, input_dim)`.
@@ -40,6 +41,12 @@ class ReversibleEmbedding(keras.layers.ReversibleEmbedding):
         super().build(input_shape)
         if is_first and self.use_bias:
             self.bias = self.add_weight(shape=(self.input_dim,), initializer="zeros", name="bias")
+
+    def __call__(self, inputs, **kwargs):
+        dtype = keras.backend.standardize_dtype(getattr(inputs, "dtype", "int32"))
+        if "int" not in dtype and not kwargs.get("reverse"):
+            inputs = ops.cast(inputs, "int32")  # by its type `compute_mask` knows tokens from vectors
+        return super().__call__(inputs, **kwargs)
 
     def call(self, inputs, reverse=False):
         if not reverse:

@@ -12,6 +12,7 @@ Deviations: the defaults are those of bentrevett's notebook, with an affine outp
 directions; the paper's maxout and backward state are `output="maxout"` and `initial_state="backward"`, its biasless
 alignment `use_score_bias=False`, its reset gate `reset_after=False`. The notebook's attention sees the padding of the
 source, ours does not. Luong's input feeding enters the layer that has the attention, the last, and not the first one.
+The words are predicted of s_t, as in section 3.1 of Bahdanau et al.; their appendix and GroundHog take s_{t-1}.
 TensorFlow's attention vector has no tanh; ours has it, as in the paper. Sutskever's reversed source is for the data.
 """
 
@@ -54,8 +55,8 @@ def RecurrentTranslator(
 ) -> keras.Model:
     """Build a recurrent encoder-decoder.
 
-    A decoder of several layers has the attention in the first with "bahdanau", whose [s; c] the next layer reads, and
-    the logits come of the last layer's states, as in GNMT; with "luong" the attention is in the last layer.
+    A decoder of several layers has the attention in the first with "bahdanau", whose [s; c] the next layer reads (GNMT
+    gives c to all of them), and the logits come of the last layer's states; with "luong" it is in the last layer.
 
     Args:
         source_vocabulary_size: number of source tokens, padding 0 included.

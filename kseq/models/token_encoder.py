@@ -107,7 +107,8 @@ def copy_encoder(source: keras.Model, target: keras.Model, layers: list[str] | N
         copied = copy_encoder(language_model, classifier)
 
     The classifier must be built with the sizes of the language model: `bidirectional=False` and the same `embed_dim`,
-    `units` and `depth`, or for a transformer `causal=True`, `positions` and `max_length`.
+    `units` and `depth`, or for a transformer `positions` and `max_length`. Its tokens see what those of the language
+    model saw with `causal=True`; without, they look both ways from then on.
 
     Args:
         source: the trained model; it is not changed.

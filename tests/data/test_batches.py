@@ -164,6 +164,15 @@ def test_fit_takes_them(tagger):
     model.fit(Batches(inputs, targets, 4, seed=0, lengths=lengths), epochs=2, shuffle=False, verbose=0)
 
 
+def test_an_empty_sequence_keeps_a_step():
+    tokens, lengths = np.array([[5, 6], [0, 0], [7, 0]]), np.array([2, 0, 1])
+    batches = Batches(tokens, lengths, 1, lengths=lengths)
+    assert [batches[i][0].shape for i in range(3)] == [(1, 2), (1, 2), (1, 2)]
+    pairs = Batches((tokens, tokens), tokens, 1, lengths=(lengths, lengths[::-1]), target_lengths=lengths[::-1])
+    shapes = [[array.shape[1] for array in (*inputs, targets)] for inputs, targets in (pairs[i] for i in range(3))]
+    assert min(map(min, shapes)) == 1
+
+
 def test_bad_arguments():
     with pytest.raises(InputError, match="samples; give the same number"):
         Batches(INPUTS, np.arange(999), 32)

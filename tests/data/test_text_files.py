@@ -71,7 +71,7 @@ def test_ends_of_lines_and_byte_order_marks(tmp_path, end):
         (b"", "no pair in 0 lines; a line is"),
         (b"\n \n", "no pair in 2 lines; a line is"),
         (b"one,un\ntwo,deux\n", "no pair in 2 lines: no tab in line 1, 2; a line is"),
-        ("one\tun".encode("utf-16"), "no pair in 1 lines: broken UTF-8 in line 1"),
+        (b"one\t\xffun", "no pair in 1 lines: broken UTF-8 in line 1"),
     ],
 )
 def test_a_file_without_pairs(tmp_path, content, message):
@@ -213,6 +213,16 @@ def test_texts_that_cannot_be_used(tmp_path):
     with pytest.raises(InputError, match="0 characters; three splits need at least 10"):
         data.read_text(write(tmp_path, b""))
     with pytest.raises(InputError, match="line 1: no UTF-8"):
-        data.read_text(write(tmp_path, "A text of some length".encode("utf-16")))
+        data.read_text(write(tmp_path, b"A text \xff of some length"))
     with pytest.raises(InputError, match="errors 'ignore'"):
         data.read_text(write(tmp_path, b"A text of some length"), errors="ignore")
+
+
+@pytest.mark.parametrize("read", [data.read_pairs, data.read_text])
+def test_utf_16_is_told_apart(tmp_path, read):
+    path = write(tmp_path, "Go.\tVa !\nHi.\tSalut !\n".encode("utf-16"), "excel.txt")
+    with pytest.raises(InputError, match="UTF-16; save it as UTF-8"):
+        read(path)
+    without_mark = write(tmp_path, "Go.\tVa !\nHi.\tSalut !\n".encode("utf-16-le"), "plain.txt")
+    with pytest.raises(InputError, match="a NUL"):
+        read(without_mark)

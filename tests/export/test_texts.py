@@ -230,3 +230,41 @@ def test_the_command_line(build):
     assert "[bold] apple" in run(str(translator), "[bold] apple")
     assert "positive" in run(str(build("classifier") / "saved_model"), "an apple a day")
     assert run(str(build("characters")), "an apple", "--temperature", "0").startswith("an apple")
+
+
+def test_bytes_that_are_no_text_and_many_texts(build):
+    """A shell gives bytes that are not UTF-8 as halves of surrogate pairs; parts of many texts draw other numbers."""
+    broken = ["an \udcff apple"]
+    for folder in (build("classifier"), build("classifier") / "saved_model"):
+        (answer,) = predict(folder, broken)
+        assert answer.given == "an � apple"
+    texts = [answer.text for answer in predict(build("characters"), ["an"] * 130, temperature=1.0, seed=3)]
+    assert texts[0] != texts[128]
+    assert texts == [answer.text for answer in predict(build("characters"), ["an"] * 130, temperature=1.0, seed=3)]
+
+
+def test_a_vocabulary_of_another_model_is_refused(build, tokenizers, tmp_path):
+    larger = Tokenizer.train([*TEXTS, "xylophones, quivers"], "word", 40, lowercase=True).get_config()
+    assert len(larger["vocabulary"]) > tokenizers["word"].vocabulary_size
+    card = {"texts": {"tokenizer": larger}, "class_names": ["negative", "positive"]}
+    saving.save(saving.load(build("classifier") / "model.keras", compile=False), tmp_path / "classifier.keras", card)
+    translation = {"source": larger, "target": tokenizers["subword"].get_config(), "max_length": 9}
+    translator = saving.load(build("transformer") / "model.keras", compile=False)
+    saving.save(translator, tmp_path / "translator.keras", {"translation": translation})
+    for name in ("classifier", "translator"):
+        for use in (export, lambda path: predict(path, ["an apple"])):
+            with pytest.raises(InputError, match="save it with the tokenizer that it was trained with"):
+                use(tmp_path / f"{name}.keras")
+    saving.save(translator, tmp_path / "wide.keras", {"translation": translation | {"beam": 3}})
+    with pytest.raises(InputError, match="'translation' has 'beam'"):
+        export(tmp_path / "wide.keras")
+
+
+def test_a_model_that_answers_more_than_logits_is_refused(tokenizers, tmp_path):
+    size = tokenizers["word"].vocabulary_size
+    model = models.TextClassifier(size, 2, embed_dim=6, units=5, depth=1, return_attention=True)
+    card = {"texts": {"tokenizer": tokenizers["word"].get_config()}, "class_names": ["negative", "positive"]}
+    saving.save(model, tmp_path / "model.keras", card)
+    for use in (export, lambda path: predict(path, ["an apple"])):
+        with pytest.raises(InputError, match="2 outputs and should answer logits alone"):
+            use(tmp_path / "model.keras")

@@ -3,9 +3,19 @@ import numpy as np
 import pytest
 
 from kseq.data import Tokenizer
-from kseq.data.tokenizer import SPECIAL
+from kseq.data.tokenizer import SPECIAL, START
 from kseq.errors import InputError
-from kseq.inference import continue_text, decoder, stream_text, translate
+from kseq.inference import (
+    UncachedDecoder,
+    beam_search,
+    continue_text,
+    decoder,
+    greedy,
+    sample,
+    stream,
+    stream_text,
+    translate,
+)
 from kseq.models import LanguageModel, RecurrentTranslator, TextClassifier, TransformerTranslator
 from tests.inference.test_search import _forget_compiled_functions  # noqa: F401
 from tests.inference.toy_decoders import ScriptDecoder
@@ -112,6 +122,56 @@ def test_bad_arguments_are_refused():
             write(driven, "abc", large)
         with pytest.raises(InputError, match="max_length 0"):
             write(driven, "abc", LETTERS, max_length=0)
+
+
+def test_lengths_are_rounded_up_so_that_prompts_share_what_is_compiled():
+    driven = decoder(LanguageModel(LETTERS.vocabulary_size, cell="gru", embed_dim=4, units=8, depth=1))
+    options = {"max_length": 9, "end": None, "seed": 3}
+    for prompt in ("", "ab", "abcdefgh"):
+        whole = continue_text(driven, prompt, LETTERS, **options)
+        assert len(whole) == 9
+        assert "".join(stream_text(driven, prompt, LETTERS, **options)) == whole
+        exact = sample(driven, [[0]], len(prompt) + 9, prompt=LETTERS([prompt]), end=None, seed=3)
+        assert LETTERS.detokenize(exact.tokens[:, 0, len(prompt) :]) == [whole]
+    rounded = [key for key in driven._compiled if key[:2] == ("generate", 32)]
+    assert len(rounded) == 1
+
+
+@pytest.mark.parametrize("start", [START, None])
+def test_a_context_is_written_full_and_no_further(start):
+    model = LanguageModel(LETTERS.vocabulary_size, cell="transformer", num_heads=1, embed_dim=4, depth=1, max_length=8)
+    most = 8 if start is not None else 9
+    for driven in (model, UncachedDecoder(model)):
+        options = {"start": start, "end": None, "seed": 1}
+        assert len(continue_text(driven, "abc", LETTERS, max_length=most - 3, **options)) == most - 3
+        with pytest.raises(ValueError, match="context|grid_shape"):
+            continue_text(driven, "abc", LETTERS, max_length=most - 2, **options)
+
+
+def test_tokens_of_another_vocabulary_are_refused(writer):
+    large = Tokenizer("character", (*LETTERS.vocabulary, *"klmno"))
+    size = LETTERS.vocabulary_size
+    sizes = {"num_heads": 1, "hidden_dim": 4, "embed_dim": 4, "depth": 1}
+    for model in (
+        RecurrentTranslator(size, 30, units=4, embed_dim=4),
+        TransformerTranslator(size, 30, **sizes),
+        TransformerTranslator(size, size, share_embeddings=True, **sizes),
+    ):
+        for driven in (decoder(model), UncachedDecoder(model)):
+            assert driven.source_vocabulary_size == size
+            with pytest.raises(InputError, match="source_tokenizer: 19 tokens, the model knows 14"):
+                translate(driven, ["abc"], large, LETTERS)
+            for search in (greedy, beam_search):
+                for token in (size, -1):
+                    with pytest.raises(InputError, match=f"inputs: token {token}: .*0 to 13"):
+                        search(driven, [[4, token]], 5)
+    for driven in (decoder(writer), UncachedDecoder(writer)):
+        assert driven.source_vocabulary_size is None
+        for token in (size, -1, 2**40):
+            with pytest.raises(InputError, match=f"prompt: token {token}: .*0 to 13"):
+                sample(driven, [[99]], 5, prompt=[[4, token]])
+        with pytest.raises(InputError, match="prompt: token 14"):
+            stream(driven, [4, 14], 5)
 
 
 def test_a_model_has_one_decoder_and_is_saved_as_before(writer, tmp_path):

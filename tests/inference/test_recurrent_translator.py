@@ -1,10 +1,11 @@
+import keras
 import numpy as np
 import pytest
 
 from kseq.errors import InputError
 from kseq.inference.recurrent_translator import RecurrentTranslatorDecoder
 from kseq.models import CharTagger, RecurrentTranslator
-from tests.inference.stepping import check_steps
+from tests.inference.stepping import check_steps, stepped
 
 random = np.random.default_rng(9)
 SOURCE = random.integers(1, 11, (4, 7)).astype("int32")
@@ -33,6 +34,15 @@ def test_step_by_step_it_is_the_whole_model(name):
     if attends:
         expected = model.predict([SOURCE, TARGET], verbose=0)[1]
         np.testing.assert_allclose(attention[0][TARGET > 0], expected[TARGET > 0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_deep_decoder_in_half_precision():
+    """The states keep their type through the loop, or no backend would compile it."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = RecurrentTranslator(11, 13, embed_dim=4, units=6, decoder_depth=2)
+    (logits,) = stepped(RecurrentTranslatorDecoder(model), SOURCE, TARGET, attends=True)[:1]
+    whole = np.asarray(model.predict([SOURCE, TARGET], verbose=0), "float32")
+    np.testing.assert_allclose(logits[TARGET > 0], whole[TARGET > 0], atol=0.05)
 
 
 def test_another_model():

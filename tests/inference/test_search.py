@@ -6,8 +6,9 @@ import pytest
 from keras import ops
 
 from kseq.data.tokenizer import END, PADDING, START, UNKNOWN
-from kseq.errors import InputError
+from kseq.errors import InputError, KseqError
 from kseq.inference import UncachedDecoder, beam_search, greedy, sample, stream
+from kseq.inference.hypotheses import KEPT, compiled_for
 from kseq.inference.sampling import nucleus_logits
 from tests.inference.toy_decoders import GRUDecoder, TableDecoder, ToyTransformerDecoder, toy_transformer
 
@@ -250,6 +251,15 @@ def test_tokens_are_drawn_from_the_distribution(table, options, support):
     assert (np.abs(found - expected) <= 5 * deviation + 1e-12).all()
 
 
+def test_at_extreme_temperatures_nothing_banned_or_broken_is_drawn(table):
+    for options in ({}, {"top_k": 6, "top_p": 1.0}):  # 1e30 is an argument of the same compiled loop as 1e-40
+        hot = first_tokens(table, seed=1, temperature=1e30, **options)
+        assert not hot[[PADDING, START]].any()
+        np.testing.assert_allclose(hot[[*ALLOWED]], 0.25, atol=0.05)
+        coldest = first_tokens(table, seed=1, temperature=1e-40, **options)
+        assert coldest[np.argmax(table.log_probabilities(SOURCES[0, 0], ALLOWED)[0, START])] == 1
+
+
 def test_the_support_is_that_of_keras_hub():
     import keras_hub
 
@@ -338,6 +348,28 @@ def test_bad_arguments_are_refused(table, search, arguments, message):
     arguments = {"inputs": SOURCES[:1], "max_length": 4} | arguments
     with pytest.raises(InputError, match=message):
         search(table, **arguments)
+
+
+def test_logits_that_are_no_numbers_are_an_error(table):
+    logits = np.where(np.arange(6) == END, -30, table.logits)  # END must not come first
+    logits[2, 2] = np.nan  # of one source, at its third token
+    table.model.variables[0].assign(logits)
+    for search in (greedy, sample, beam_search):
+        search(table, SOURCES[[0, 1]], 4)
+        with pytest.raises(KseqError, match="logits are no numbers"):
+            search(table, SOURCES[[0, 2]], 4)
+    tokens = stream(table, [4, 4], 4, inputs=SOURCES[2:3])
+    with pytest.raises(KseqError, match="logits are no numbers"):
+        next(tokens)
+
+
+def test_only_the_compiled_functions_used_last_are_kept():
+    driven = TableDecoder()
+    first = compiled_for(driven, (0,), lambda: 0)
+    for key in range(1, 2 * KEPT):
+        compiled_for(driven, (key,), lambda: 0)
+        assert compiled_for(driven, (0,), lambda: 0) is first
+    assert list(driven._compiled) == [*((key,) for key in range(KEPT + 1, 2 * KEPT)), (0,)]
 
 
 def test_a_stream_refuses_when_called():

@@ -32,6 +32,22 @@ def test_vectors_are_rows_of_the_table_and_logits_products_with_them(tie_weights
         np.testing.assert_allclose(array(layer(x, reverse=True)), x @ kernel + bias, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [3, 4])
+def test_tokens_of_any_type_have_a_mask_and_vectors_have_none(size):
+    """Also where the tokens are as many as a vector has numbers."""
+    layer = ReversibleEmbedding(5, size, mask_zero=True)
+    tokens = keras.Input((None,))  # float32, as Keras has it
+    x = layer(tokens)
+    assert keras.src.backend.get_keras_mask(x).shape == (None, None)
+    assert keras.src.backend.get_keras_mask(layer(x, reverse=True)) is None
+    model = keras.Model(tokens, keras.layers.SimpleRNN(2, return_sequences=True)(x))
+    whole = model.predict(TOKENS.astype("float32"), verbose=0)
+    np.testing.assert_allclose(whole[1, 1:], np.repeat(whole[1:, 0], 3, axis=0), atol=1e-6)  # the state stays
+    for dtype in ("int32", "float32"):
+        mask = keras.src.backend.get_keras_mask(layer(ops.cast(TOKENS, dtype)))
+        np.testing.assert_array_equal(array(mask), TOKENS != 0)
+
+
 def test_a_saved_model_keeps_table_bias_and_mask(tmp_path):
     layer = ReversibleEmbedding(5, 3, use_bias=True, mask_zero=True, name="embedding")
     tokens = keras.Input((None,), dtype="int32")
