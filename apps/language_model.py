@@ -113,9 +113,10 @@ def main(
         order, title = n_grams.orders[int(np.argmin(chosen))], "n-grams, Kneser-Ney"
         metrics[title] = {"parameters": n_grams.size(order), "order": order, "validation": [min(chosen)]}
         metrics[title] |= score(n_grams.bits(test, order))
+        read = np.pad(windows, ((0, 0), (1, 0)), constant_values=START)  # the first token of a passage is not counted
         by_context[title] = {
-            order - 1: float(np.mean([bits[-1] for bits in n_grams.bits(list(windows[:, :order]), order)]))
-            for order in n_grams.orders[1:]
+            n - 1: float(np.mean([bits[-1] for bits in n_grams.bits(list(read[:, : n + 1]), n)]))
+            for n in n_grams.orders[1:]
         }
     cells = [other for other in TITLES if other != cell] if run.baselines else []
     for kind in (*cells, cell):
