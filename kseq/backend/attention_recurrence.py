@@ -8,10 +8,9 @@ is computed again there and not kept: it would be the largest tensor of the mode
 import keras
 from keras import ops
 
+from kseq.backend.attention import LOWEST
 from kseq.backend.recurrence import _dense, _product
 from kseq.backend.scan import scan, with_gradient
-
-LOWEST = -1e9  # the score of a masked position: finite, so that a row without a valid one gives no NaN
 
 
 def attend(scores, mask, memory):

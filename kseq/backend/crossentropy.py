@@ -27,6 +27,11 @@ def crossentropy(targets, logits, label_smoothing=0.0):
         flat = ops.reshape(logits, (-1, logits.shape[-1])), ops.reshape(targets, (-1,)).long()
         loss = torch.nn.functional.cross_entropy(*flat, reduction="none", label_smoothing=label_smoothing)
         return ops.reshape(loss, ops.shape(targets))
+    return portable_crossentropy(targets, logits, label_smoothing)
+
+
+def portable_crossentropy(targets, logits, label_smoothing=0.0):
+    """`crossentropy` of float32 logits by the operations of Keras."""
     target = ops.squeeze(ops.take_along_axis(logits, ops.expand_dims(targets, -1), axis=-1), -1)
     loss = ops.logsumexp(logits, axis=-1) - (1 - label_smoothing) * target
     return loss - label_smoothing * ops.mean(logits, axis=-1) if label_smoothing else loss

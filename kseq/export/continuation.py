@@ -11,8 +11,6 @@ from kseq.export.texts import random_texts, read_texts
 from kseq.export.translation import Answer
 from kseq.export.verification import BATCHES, check, check_outputs
 
-COLD = 1e-3  # a temperature at which the most probable token is drawn, and a number that a graph can divide by
-
 
 class Continuation:
     """What a language model reads whose card has `"continuation"`, and what it answers; see `kseq.export.raw_input`.
@@ -88,7 +86,7 @@ class Continuation:
             with tf.control_dependencies([tf.debugging.Assert(fits, [message, counts])]):
                 tokens = tf.pad(tokens, [(0, 0), (0, self.max_length)])[:, : self.max_length]
             tokens = tf.ensure_shape(tokens, (None, self.max_length))
-            drawn = {"temperature": tf.maximum(temperature, COLD), "seed": seed}
+            drawn = {"temperature": temperature, "seed": seed}
             found = sample(steps, tokens, self.max_length, prompt=tokens, **drawn, **self.ends)
             return {"text": graph.decode(found.tokens[:, 0])}
 
@@ -120,9 +118,12 @@ class Continuation:
     def answer(self, model, raw: list[str], given: list[str]) -> list[Answer]:
         """The answers of a Keras model."""
         from kseq.inference import decoder, sample
+        from kseq.inference.sampling import COLDEST
 
-        tokens, drawn = self.tokenizer(raw), {"temperature": max(self.temperature, COLD), "seed": self.seed}
-        found = sample(decoder(model), tokens, self.max_length, prompt=tokens, **drawn, **self.ends)
+        tokens = self.tokenizer(raw)
+        drawn = {"temperature": max(self.temperature, COLDEST), "seed": self.seed}  # as the graph, which draws always
+        rows = tokens[:, :1]  # they only say how many there are
+        found = sample(decoder(model), rows, self.max_length, prompt=tokens, **drawn, **self.ends)
         texts = self.tokenizer.detokenize(found.tokens[:, 0])
         return [Answer("continuation", text, answer) for text, answer in zip(given, texts, strict=True)]
 

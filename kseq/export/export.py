@@ -7,6 +7,8 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
 from kseq.atomic import atomic_file, atomic_folder
 from kseq.errors import InputError, KseqError
 from kseq.export.raw import raw_input
@@ -123,8 +125,8 @@ def _write_onnx(model, card: dict, output: Path, record: dict) -> dict:
 
 
 def _verified(checks: list[dict], record: dict, output: Path) -> dict:
-    largest = max(check["difference"] for check in checks)
-    if not largest <= TOLERANCE:  # also catches NaN
+    largest = float(np.max([check["difference"] for check in checks]))  # NaN, if one of them is
+    if not largest <= TOLERANCE:
         raise KseqError(
             f"{output}: not written, the export differs from the model by {largest:.1e}, more than {TOLERANCE:.0e}; "
             "this is a fault of the conversion, try another format"

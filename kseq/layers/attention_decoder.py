@@ -16,9 +16,8 @@ from kseq.backend.attention_recurrence import (
 )
 from kseq.errors import InputError
 from kseq.layers.dense import Dense
-from kseq.layers.recurrent import GRU, LSTM, SimpleRNN
+from kseq.layers.recurrent import CELLS
 
-CELLS = {"rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
 SCORES = {"bahdanau": ("additive", "normed"), "luong": ("general", "dot", "scaled"), None: (None,)}
 
 

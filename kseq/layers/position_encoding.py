@@ -239,6 +239,9 @@ class LearnedPositionEncoding(PositionEncoding):
         return super().get_config() | {"initializer": keras.initializers.serialize(self.initializer)}
 
 
+POSITIONS = {"learned": LearnedPositionEncoding, "sinusoidal": SinusoidalPositionEncoding}  # by the names models take
+
+
 def _turns(count, frequencies: np.ndarray):
     """`count` times `frequencies`, up to whole turns, as exactly as float32 holds it; counts below 4,096."""
     count = ops.cast(count, "float32")

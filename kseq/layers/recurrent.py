@@ -225,3 +225,6 @@ class GRU(Recurrence, keras.layers.GRU):
             return super()._biases()
         bias = ops.zeros((2, 3 * self.units)) if self.cell.bias is None else ops.convert_to_tensor(self.cell.bias)
         return [bias[0], bias[1]]
+
+
+CELLS = {"rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}  # by the names that models and decoders take

@@ -12,10 +12,9 @@ import keras
 from keras import layers
 
 from kseq.errors import InputError
-from kseq.layers import GRU, LSTM, OneHot, SimpleRNN
+from kseq.layers import OneHot
+from kseq.layers.recurrent import CELLS
 from kseq.models.registry import Variant
-
-CELLS = {"rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
 
 
 def CharTagger(

@@ -22,9 +22,10 @@ import keras
 from keras import layers
 
 from kseq.errors import InputError
-from kseq.layers import AttentionDecoder, Dense, Maxout, ReversibleEmbedding
-from kseq.layers.attention_decoder import CELLS
+from kseq.layers import AttentionDecoder, Dense, Maxout
+from kseq.layers.recurrent import CELLS
 from kseq.models.registry import Variant
+from kseq.models.token_encoder import check, token_table
 
 
 def RecurrentTranslator(
@@ -118,16 +119,7 @@ def RecurrentTranslator(
     top = {"dense": ends[-2:] if bidirectional else ends[-1:], "backward": ends[-1:], "copy": ends}[initial_state]
 
     if tie_embeddings:
-        small = keras.initializers.RandomNormal(stddev=embed_dim**-0.5)
-        embedding = ReversibleEmbedding(
-            target_vocabulary_size,
-            embed_dim,
-            scale=True,
-            use_bias=True,
-            mask_zero=True,
-            embeddings_initializer=small,
-            name="target_embedding",
-        )
+        embedding = token_table(target_vocabulary_size, embed_dim, use_bias=True, name="target_embedding")
     else:
         embedding = layers.Embedding(target_vocabulary_size, embed_dim, wide, mask_zero=True, name="target_embedding")
     x = _drop(embedding(target), dropout, "target_dropout")
@@ -171,20 +163,9 @@ def RecurrentTranslator(
 
 
 def _check(arguments: dict) -> None:
-    for argument, least in (
-        ("source_vocabulary_size", 2),
-        ("target_vocabulary_size", 2),
-        ("embed_dim", 1),
-        ("units", 1),
-        ("encoder_units", 1),
-        ("encoder_depth", 1),
-        ("decoder_depth", 1),
-        ("maxout_units", 1),
-    ):
-        if (value := arguments[argument]) is not None and value < least:
-            raise InputError(f"{argument} {value!r}: give {least} or more")
-    if not 0 <= (dropout := arguments["dropout"]) < 1:
-        raise InputError(f"dropout {dropout!r}: give a share from 0 to below 1")
+    sizes = ("source_vocabulary_size", "target_vocabulary_size", "embed_dim", "units", "encoder_units")
+    sizes += ("encoder_depth", "decoder_depth", "maxout_units")
+    check({name: arguments[name] for name in sizes}, {"dropout": arguments["dropout"]})
     for argument, known in (
         ("cell", (*CELLS,)),
         ("initial_state", ("dense", "backward", "copy")),

@@ -1,28 +1,18 @@
-"""What the text classifier and the language model share: tokens read by recurrent layers or by transformer blocks.
+"""What the models of texts share: tables of tokens, and how recurrent layers or transformer blocks read them.
 
-Both models have these layers by the same names, "embedding", "recurrent_0" …, or "positions", "block_0" …, "norm", so
-that `copy_encoder` can move what a language model has learned into a classifier: the pre-training of ULMFiT (Howard &
-Ruder 2018, arXiv 1801.06146) and GPT (Radford et al. 2018).
+Text classifier and language model have these layers by the same names, "embedding", "recurrent_0" …, or "positions",
+"block_0" …, "norm", so that `copy_encoder` can move what a language model has learned into a classifier: the
+pre-training of ULMFiT (Howard & Ruder 2018, arXiv 1801.06146) and GPT (Radford et al. 2018).
 """
 
 import keras
 from keras import layers
 
 from kseq.errors import InputError
-from kseq.layers import (
-    GRU,
-    LSTM,
-    LayerNormalization,
-    LearnedPositionEncoding,
-    ReversibleEmbedding,
-    SimpleRNN,
-    SinusoidalPositionEncoding,
-    TransformerDecoderBlock,
-    TransformerEncoderBlock,
-)
+from kseq.layers import LayerNormalization, ReversibleEmbedding, TransformerDecoderBlock, TransformerEncoderBlock
+from kseq.layers.position_encoding import POSITIONS
+from kseq.layers.recurrent import CELLS
 
-CELLS = {"rnn": SimpleRNN, "gru": GRU, "lstm": LSTM}
-POSITIONS = {"sinusoidal": SinusoidalPositionEncoding, "learned": LearnedPositionEncoding}
 # Settings that change what the weights mean, and that their shapes do not show.
 MEANING = ("scale", "num_heads", "norm_first", "activation", "max_wavelength", "layout", "go_backwards", "reset_after")
 
@@ -41,23 +31,31 @@ def check(sizes: dict, shares: dict) -> None:
             raise InputError(f"{argument} {share!r}: give a share from 0 to below 1")
 
 
-def embed(tokens, vocabulary_size, embed_dim, *, scale=True, use_bias=False, mask_zero=True, dropout=0.0):
-    """Vectors of tokens `(batch, time, embed_dim)`, and the layer "embedding" that gives them.
+def token_table(
+    vocabulary_size, embed_dim, *, scale=True, use_bias=False, mask_zero=True, name="embedding"
+) -> ReversibleEmbedding:
+    """The vectors of tokens, which can be read backwards for tied logits.
 
     The table is normal with 1/√embed_dim and the vectors are scaled up by √embed_dim, so that they have unit variance
     and the logits of the same table have that of a state; without `scale` it is normal with 0.02, as in GPT-2.
-
-    `dropout` is the share of the tokens hidden while training, their vectors zero.
     """
-    embedding = ReversibleEmbedding(
+    return ReversibleEmbedding(
         vocabulary_size,
         embed_dim,
         scale=scale,
         use_bias=use_bias,
         mask_zero=mask_zero,
         embeddings_initializer=keras.initializers.RandomNormal(stddev=embed_dim**-0.5 if scale else 0.02),
-        name="embedding",
+        name=name,
     )
+
+
+def embed(tokens, vocabulary_size, embed_dim, *, dropout=0.0, **arguments):
+    """Vectors of tokens `(batch, time, embed_dim)`, and the `token_table` "embedding" that gives them.
+
+    `dropout` is the share of the tokens hidden while training, their vectors zero.
+    """
+    embedding = token_table(vocabulary_size, embed_dim, **arguments)
     x = embedding(tokens)
     if dropout:
         x = layers.Dropout(dropout, noise_shape=(None, None, 1), name="embedding_dropout")(x)

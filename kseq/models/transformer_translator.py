@@ -12,8 +12,6 @@ Deviations: dropout acts on the hidden layer of a feed-forward network too, as i
 target and logits (section 3.4) needs one vocabulary; with two, the table of the target gives the logits.
 """
 
-from math import sqrt
-
 import keras
 from keras import layers
 
@@ -27,7 +25,7 @@ from kseq.layers import (
     TransformerEncoderBlock,
 )
 from kseq.models.registry import Variant
-from kseq.models.token_encoder import check
+from kseq.models.token_encoder import check, token_table
 
 
 def TransformerTranslator(
@@ -92,16 +90,7 @@ def TransformerTranslator(
             "not one; train one tokenizer on both languages, or set share_embeddings=False"
         )
 
-    def table(size: int, name: str) -> ReversibleEmbedding:
-        return ReversibleEmbedding(
-            size,
-            embed_dim,
-            scale=True,
-            use_bias=tie_embeddings and logits_bias and name != "source_embedding",
-            mask_zero=True,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=1 / sqrt(embed_dim)),
-            name=name,
-        )
+    of_target = {"use_bias": tie_embeddings and logits_bias}
 
     def embed(tokens, embedding: ReversibleEmbedding, side: str):
         x = embedding(tokens)
@@ -120,10 +109,10 @@ def TransformerTranslator(
     source = keras.Input((None,), dtype="int32", name="source")
     target = keras.Input((None,), dtype="int32", name="target")
     if share_embeddings:
-        source_table = target_table = table(target_vocabulary_size, "embedding")
+        source_table = target_table = token_table(target_vocabulary_size, embed_dim, **of_target)
     else:
-        source_table = table(source_vocabulary_size, "source_embedding")
-        target_table = table(target_vocabulary_size, "target_embedding")
+        source_table = token_table(source_vocabulary_size, embed_dim, name="source_embedding")
+        target_table = token_table(target_vocabulary_size, embed_dim, name="target_embedding", **of_target)
 
     x = embed(source, source_table, "source")
     for level in range(depth):

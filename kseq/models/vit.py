@@ -20,17 +20,9 @@ import keras
 from keras import layers, ops
 
 from kseq.errors import InputError
-from kseq.layers import (
-    ClassToken,
-    LayerNormalization,
-    LearnedPositionEncoding,
-    PatchEmbedding,
-    SinusoidalPositionEncoding,
-    TransformerEncoderBlock,
-)
+from kseq.layers import ClassToken, LayerNormalization, PatchEmbedding, TransformerEncoderBlock
+from kseq.layers.position_encoding import POSITIONS
 from kseq.models.registry import Variant
-
-POSITIONS = {"learned": LearnedPositionEncoding, "sinusoidal": SinusoidalPositionEncoding}
 
 
 def ViT(

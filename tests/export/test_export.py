@@ -1,3 +1,4 @@
+import itertools
 import json
 import shutil
 import subprocess
@@ -122,11 +123,13 @@ def test_a_model_without_a_card_serves_its_inputs(tmp_path):
 
 
 @tensorflow_only
-def test_an_export_that_differs_is_not_written(exported, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("found", "shown"), [([1e-3], "1.0e-03"), ([1e-9, float("nan")], "nan")])
+def test_an_export_that_differs_is_not_written(exported, tmp_path, monkeypatch, found, shown):
     from kseq.export import saved_model
 
-    monkeypatch.setattr(saved_model, "difference", lambda got, expected: 1e-3)
-    with pytest.raises(KseqError, match=r"not written, the export differs from the model by 1.0e-03"):
+    differences = itertools.cycle(found)
+    monkeypatch.setattr(saved_model, "difference", lambda got, expected: next(differences))
+    with pytest.raises(KseqError, match=f"not written, the export differs from the model by {shown}"):
         export(exported[1] / "model.keras", tmp_path / "wrong")
     assert not list(tmp_path.iterdir())
 
