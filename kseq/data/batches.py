@@ -36,8 +36,12 @@ class Batches(keras.utils.PyDataset):
         lengths: integers `(samples,)`, the length of each sequence of `inputs`; what lies behind it is cut off. With a
             tuple of inputs a tuple of them; `None` in it leaves an input as it is.
         target_lengths: integers `(samples,)`, the length of each sequence of `targets`, which are then cut as well.
-        augment: `augment(inputs, random) -> inputs` changes the inputs of a batch by chance; `random` is drawn from
-            `(seed, epoch, batch)` alone, so it needs a seed.
+        augment: `augment(inputs, random) -> inputs` changes the inputs of a batch by chance, as `RandomAffine` does;
+            or, if it has the attribute `changes_targets = True`, `augment(inputs, targets, random) -> (inputs,
+            targets)` changes both, as `SegmentationAugmentation` does. `random` is drawn from `(seed, epoch, batch)`
+            alone, so it needs a seed.
+        target_names: for a model that answers a dict: the targets are given under each of these names, a dict, as for
+            a segmentation model with auxiliary heads: `("logits", "auxiliary_0")`.
 
     Raises:
         InputError: if the arrays differ in length or are empty, there is not one entry of `lengths` for each input,
@@ -54,7 +58,8 @@ class Batches(keras.utils.PyDataset):
         seed: int | None = None,
         lengths: np.ndarray | tuple[np.ndarray | None, ...] | None = None,
         target_lengths: np.ndarray | None = None,
-        augment: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+        augment: Callable | None = None,
+        target_names: tuple[str, ...] | None = None,
     ):
         super().__init__()
         several = isinstance(inputs, tuple)
@@ -75,6 +80,7 @@ class Batches(keras.utils.PyDataset):
             raise InputError("seed None: augment draws random numbers; give a seed")
         self.inputs, self.targets, self.batch_size = inputs, targets, batch_size
         self.seed, self.lengths, self.target_lengths, self.augment = seed, lengths, target_lengths, augment
+        self.target_names = target_names
         self.arrays, self.samples = arrays, samples.pop()
         self._find_axes(ends)
         self.set_epoch(0)
@@ -159,7 +165,7 @@ class Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray | tuple[np.ndarray, ...], np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray | tuple[np.ndarray, ...], np.ndarray | dict[str, np.ndarray]]:
         batch = self.batches[index]
         times = self._times(batch) if self.axes else ()
         *inputs, targets = (
@@ -168,8 +174,12 @@ class Batches(keras.utils.PyDataset):
         )
         inputs = tuple(inputs) if isinstance(self.inputs, tuple) else inputs[0]
         if self.augment is not None:
-            inputs = self.augment(inputs, np.random.default_rng((self.seed, self.epoch, 1 + index)))
-        return inputs, targets
+            random = np.random.default_rng((self.seed, self.epoch, 1 + index))
+            if getattr(self.augment, "changes_targets", False):
+                inputs, targets = self.augment(inputs, targets, random)
+            else:
+                inputs = self.augment(inputs, random)
+        return inputs, targets if self.target_names is None else dict.fromkeys(self.target_names, targets)
 
 
 def _bounds(lengths: np.ndarray, count: int) -> np.ndarray:

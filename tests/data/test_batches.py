@@ -154,6 +154,31 @@ def test_fit_takes_pairs():
     assert model.fit(batches, shuffle=False, verbose=0).history["loss"][0] > 0
 
 
+def test_targets_under_several_names_are_the_same():
+    batches = Batches(INPUTS, np.arange(1000), 32, seed=1, target_names=("logits", "auxiliary_0"))
+    plain = Batches(INPUTS, np.arange(1000), 32, seed=1)
+    inputs, targets = batches[3]
+    assert list(targets) == ["logits", "auxiliary_0"]
+    np.testing.assert_array_equal(inputs, plain[3][0])
+    for value in targets.values():
+        np.testing.assert_array_equal(value, plain[3][1])
+
+
+def test_a_change_of_pairs_gets_both():
+    class Negative:
+        changes_targets = True
+
+        def __call__(self, inputs, targets, random):
+            return -inputs, targets + random.integers(1000, 2000)
+
+    one, again = (Batches(INPUTS, np.arange(1000), 32, seed=1, augment=Negative())[2] for _ in range(2))
+    plain = Batches(INPUTS, np.arange(1000), 32, seed=1)[2]
+    np.testing.assert_array_equal(one[0], -plain[0])
+    assert len(set(one[1] - plain[1])) == 1
+    assert (one[1] >= 1000).all()
+    np.testing.assert_array_equal(one[1], again[1])
+
+
 def test_without_a_seed_the_order_is_kept():
     assert samples(Batches(INPUTS, np.arange(1000), 300)) == list(range(1000))
 
