@@ -3,22 +3,45 @@
 from kseq.training.classification import classification_metrics, plot_confusion
 from kseq.training.history import plot_history
 from kseq.training.launch import launch
+from kseq.training.overlay import plot_overlays
 from kseq.training.run import Run
-from kseq.training.schedules import InverseSquareRoot, warmup_cosine
+from kseq.training.schedules import InverseSquareRoot, polynomial, warmup_cosine
+from kseq.training.segmentation_loss import (
+    CrossentropyDice,
+    DiceLoss,
+    FocalLoss,
+    SegmentationCrossentropy,
+    TverskyLoss,
+    deep_supervision,
+)
+from kseq.training.segmentation_metrics import plot_segmentation, segmentation_metrics, segmentation_table
+from kseq.training.segmentation_score import DiceScore
 from kseq.training.sequence_loss import BitsPerToken, SequenceAccuracy, SequenceCrossentropy
 from kseq.training.truncated import CarryState, Windows
 
 __all__ = [
     "BitsPerToken",
     "CarryState",
+    "CrossentropyDice",
+    "DiceLoss",
+    "DiceScore",
+    "FocalLoss",
     "InverseSquareRoot",
     "Run",
+    "SegmentationCrossentropy",
     "SequenceAccuracy",
     "SequenceCrossentropy",
+    "TverskyLoss",
     "Windows",
     "classification_metrics",
+    "deep_supervision",
     "launch",
     "plot_confusion",
     "plot_history",
+    "plot_overlays",
+    "plot_segmentation",
+    "polynomial",
+    "segmentation_metrics",
+    "segmentation_table",
     "warmup_cosine",
 ]
