@@ -1,0 +1,167 @@
+"""Convolutions of channels-last maps in the form that each backend computes fastest, and the portable form."""
+
+from math import prod
+
+import keras
+import numpy as np
+from keras import ops
+
+from kseq.backend.affine import affine
+
+Padding = str | tuple[tuple[int, int], ...]
+
+
+def convolution(x, kernel, bias=None, *, strides: tuple[int, ...], padding: Padding = "same"):
+    """The convolution of a map, plus b unless it is `None`.
+
+    A kernel of one place is a product of matrices, on every backend at least as fast, and one whose stride is its size,
+    over a map that it fills, is that behind a reshape. A 3-D convolution on CPU is `flat_convolution` on JAX, 2–30
+    times faster there, and on PyTorch, 1–7 times. All else is `portable_convolution`.
+
+    Args:
+        x: `(batch, *space, channels)`, one to three axes of space.
+        kernel: `(*kernel_size, channels, filters)`.
+        bias: b, `(filters,)`.
+        strides: places from one window to the next, along each axis.
+        padding: "same" or "valid" as in Keras, or the zeros before and behind each axis.
+    """
+    size, space = tuple(kernel.shape[:-2]), tuple(x.shape[1:-1])
+    if strides == size and padding != "valid" and _pads_nothing(padding, size, space):
+        padding = "valid"
+    if padding == "valid" and strides == size and None not in space and _fills(size, space):
+        return _by_patches(x, kernel, bias)
+    if len(space) == 3 and None not in space and _flat_is_faster(x):
+        return flat_convolution(x, kernel, bias, strides=strides, padding=padding)
+    return portable_convolution(x, kernel, bias, strides=strides, padding=padding)
+
+
+def portable_convolution(x, kernel, bias=None, *, strides: tuple[int, ...], padding: Padding = "same"):
+    """`convolution` by the operation of Keras."""
+    if not isinstance(padding, str):
+        x, padding = _padded(x, padding), "valid"
+    outputs = ops.conv(x, kernel, strides=strides, padding=padding, data_format="channels_last")
+    return outputs if bias is None else ops.add(outputs, bias)
+
+
+def flat_convolution(x, kernel, bias=None, *, strides: tuple[int, ...], padding: Padding = "same"):
+    """A 3-D `convolution` as one in 2-D of all slices, whose channels are those of the slices that a window meets."""
+    depth, *size, channels, filters = kernel.shape
+    pads = padding_of(padding, tuple(kernel.shape[:3]), strides, x.shape[1:4])
+    x = _padded(x, pads)
+    stride, slices = strides[0], (x.shape[1] - depth) // strides[0] + 1
+    met = [x[:, z : z + (slices - 1) * stride + 1 : stride] for z in range(depth)]
+    met = met[0] if depth == 1 else ops.concatenate(met, axis=-1)  # (batch, slices, height, width, depth · channels)
+    met = ops.reshape(met, (-1, *met.shape[2:]))  # (batch · slices, height, width, depth · channels)
+    kernel = ops.reshape(ops.transpose(kernel, (1, 2, 0, 3, 4)), (*size, depth * channels, filters))
+    outputs = portable_convolution(met, kernel, bias, strides=strides[1:], padding="valid")
+    return ops.reshape(outputs, (-1, slices, *outputs.shape[1:]))  # (batch, slices, height, width, filters)
+
+
+def transposed_convolution(x, kernel, bias=None, *, scale: tuple[int, ...]):
+    """The transpose of a convolution with stride `scale`, cut to `scale` times the size of the map.
+
+    Place o of the output is Σ_i x_i w_(o + p − s i) with stride s and p = ⌊(K − s + 1) / 2⌋ for a kernel of K places,
+    so that (K − s) places of the whole are cut off, half of them in front. For K = s that is `pixel_shuffled` on every
+    backend, 8–75 times faster than the plain form on JAX. Other kernels are so on JAX too, 3–20 times faster, and for
+    volumes on TensorFlow, 8 times.
+
+    Args:
+        x: `(batch, *space, channels)`.
+        kernel: w, `(*kernel_size, channels, filters)`, no axis smaller than the stride.
+        bias: b, `(filters,)`, or `None`.
+        scale: s, along each axis.
+    """
+    backend = keras.backend.backend()
+    if tuple(kernel.shape[:-2]) == scale or backend == "jax" or (backend == "tensorflow" and len(scale) == 3):
+        return pixel_shuffled(x, kernel, bias, scale=scale)
+    return portable_transposed_convolution(x, kernel, bias, scale=scale)
+
+
+def portable_transposed_convolution(x, kernel, bias=None, *, scale: tuple[int, ...]):
+    """`transposed_convolution` by the operation of Keras."""
+    kernel = ops.swapaxes(kernel, -1, -2)
+    whole = ops.conv_transpose(x, kernel, strides=scale, padding="valid", data_format="channels_last")
+    cuts = [(k - s + 1) // 2 for k, s in zip(kernel.shape, scale, strict=False)]
+    sizes = [n * s for n, s in zip(x.shape[1:-1], scale, strict=True)]
+    outputs = whole[(slice(None), *(slice(cut, cut + size) for cut, size in zip(cuts, sizes, strict=True)))]
+    return outputs if bias is None else ops.add(outputs, bias)
+
+
+def pixel_shuffled(x, kernel, bias=None, *, scale: tuple[int, ...]):
+    """`transposed_convolution` as one with stride 1 that computes the s places of the output beside each other.
+
+    With o = s j + q, place q of block j is Σ_d x_(j+d) w_(q + p − s d).
+    """
+    *size, channels, filters = kernel.shape
+    rank, blocks = len(scale), prod(scale)
+    cuts = [(k - s + 1) // 2 for k, s in zip(size, scale, strict=True)]
+    ahead = [-(-p // s) for p, s in zip(cuts, scale, strict=True)]  # the largest d
+    before = [a * s - p for a, s, p in zip(ahead, scale, cuts, strict=True)]
+    taps = [-(-(b + k) // s) for b, k, s in zip(before, size, scale, strict=True)]
+    behind = [t * s - b - k for t, s, b, k in zip(taps, scale, before, size, strict=True)]
+    if any(before) or any(behind):
+        kernel = ops.pad(kernel, [*zip(before, behind, strict=True), (0, 0), (0, 0)])
+    split = [n for pair in zip(taps, scale, strict=True) for n in pair]
+    kernel = ops.reshape(kernel, (*split, channels, filters))  # (taps_1, s_1, taps_2, s_2, …, channels, filters)
+    last = 2 * rank
+    kernel = ops.transpose(kernel, (*range(0, last, 2), last, *range(1, last, 2), last + 1))
+    kernel = ops.reshape(kernel, (*taps, channels, blocks * filters))
+    if any(t > 1 for t in taps):
+        kernel = ops.flip(kernel, axis=tuple(range(rank)))  # by ascending d
+    pads = tuple((t - 1 - a, a) for t, a in zip(taps, ahead, strict=True))
+    x = convolution(x, kernel, None if bias is None else ops.tile(bias, (blocks,)), strides=(1,) * rank, padding=pads)
+    space = tuple(x.shape[1:-1])
+    x = ops.reshape(x, (-1, *space, *scale, filters))  # (batch, n_1, n_2, …, s_1, s_2, …, filters)
+    order = [axis for pair in zip(range(1, rank + 1), range(rank + 1, 2 * rank + 1), strict=True) for axis in pair]
+    x = ops.transpose(x, (0, *order, 2 * rank + 1))
+    return ops.reshape(x, (-1, *(n * s for n, s in zip(space, scale, strict=True)), filters))
+
+
+def padding_of(padding: Padding, size, strides, space) -> tuple[tuple[int, int], ...]:
+    """The zeros before and behind each axis of a map of `space` places."""
+    if padding == "valid":
+        return ((0, 0),) * len(size)
+    if padding != "same":
+        return padding
+    pads = []
+    for k, s, n in zip(size, strides, space, strict=True):
+        missing = max((-(-n // s) - 1) * s + k - n, 0)
+        pads.append((missing // 2, missing - missing // 2))
+    return tuple(pads)
+
+
+def _by_patches(x, kernel, bias):
+    *size, channels, filters = kernel.shape
+    rank = len(size)
+    grid = [n // k for n, k in zip(x.shape[1:-1], size, strict=True)]
+    if prod(size) > 1:
+        split = [n for pair in zip(grid, size, strict=True) for n in pair]
+        x = ops.reshape(x, (-1, *split, channels))  # (batch, n_1, k_1, n_2, k_2, …, channels)
+        last = 2 * rank + 1
+        x = ops.transpose(x, (0, *range(1, last, 2), *range(2, last, 2), last))
+    rows = ops.reshape(x, (-1, prod(size) * channels))  # (batch · n_1 · n_2 …, k_1 · k_2 … · channels)
+    outputs = affine(rows, ops.reshape(kernel, (-1, filters)), bias)
+    return ops.reshape(outputs, (-1, *grid, filters))
+
+
+def _flat_is_faster(x) -> bool:
+    """On a GPU libraries have fast 3-D convolutions, which need not keep each slice three times."""
+    if keras.backend.backend() == "torch":
+        return not x.is_cuda
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "cpu"
+    return False
+
+
+def _fills(size, space) -> bool:
+    return all(n % k == 0 for n, k in zip(space, size, strict=True))
+
+
+def _pads_nothing(padding: Padding, size, space) -> bool:
+    return not np.any(padding) if padding != "same" else None not in space and _fills(size, space)
+
+
+def _padded(x, pads):
+    return ops.pad(x, [(0, 0), *pads, (0, 0)]) if np.any(pads) else x
