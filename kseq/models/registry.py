@@ -28,15 +28,38 @@ class Variant:
 def variants() -> dict[str, Variant]:
     """All variants by name."""
     from kseq.models import (
+        attention_unet,
         char_tagger,
         language_model,
         recurrent_translator,
+        residual_unet,
+        setr,
+        swin,
+        swin_unet,
         text_classifier,
         transformer_translator,
+        transunet,
+        u_transformer,
+        unet,
         vit,
     )
 
-    modules = (char_tagger, language_model, recurrent_translator, text_classifier, transformer_translator, vit)
+    modules = (
+        char_tagger,
+        language_model,
+        recurrent_translator,
+        setr,
+        swin,
+        swin_unet,
+        text_classifier,
+        transformer_translator,
+        transunet,
+        attention_unet,
+        residual_unet,
+        u_transformer,
+        unet,
+        vit,
+    )
     return {name: variant for module in modules for name, variant in module.VARIANTS.items()}
 
 
