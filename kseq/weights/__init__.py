@@ -6,9 +6,18 @@ read.
 """
 
 from kseq.weights.bahdanau import Bahdanau
+from kseq.weights.glam_swin import GlamSwin
+from kseq.weights.glam_swin_unet import GlamSwinUnet
 from kseq.weights.layout import Layout, Rule
 from kseq.weights.loading import MismatchError, load
+from kseq.weights.monai_attention_unet import MonaiAttentionUnet
+from kseq.weights.monai_unet import MonaiUnet
+from kseq.weights.non_local import NonLocal
 from kseq.weights.positions import resample_positions
+from kseq.weights.setr import Setr
+from kseq.weights.swin import SwinMicrosoft, SwinTimm, SwinTransformers
+from kseq.weights.swin_unet import SwinUnetCao
+from kseq.weights.transunet import TransUnet, TransUnetJax
 from kseq.weights.vit_jax import VitJax
 from kseq.weights.vit_timm import VitTimm
 from kseq.weights.vit_torchvision import VitTorchvision
@@ -16,9 +25,21 @@ from kseq.weights.vit_transformers import VitTransformers
 
 __all__ = [
     "Bahdanau",
+    "GlamSwin",
+    "GlamSwinUnet",
     "Layout",
     "MismatchError",
+    "MonaiAttentionUnet",
+    "MonaiUnet",
+    "NonLocal",
     "Rule",
+    "Setr",
+    "SwinMicrosoft",
+    "SwinTimm",
+    "SwinTransformers",
+    "SwinUnetCao",
+    "TransUnet",
+    "TransUnetJax",
     "VitJax",
     "VitTimm",
     "VitTorchvision",

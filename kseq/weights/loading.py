@@ -9,9 +9,18 @@ import numpy as np
 from kseq.errors import InputError, shorten
 from kseq.weights.bahdanau import Bahdanau
 from kseq.weights.checkpoint import read
+from kseq.weights.glam_swin import GlamSwin
+from kseq.weights.glam_swin_unet import GlamSwinUnet
 from kseq.weights.layout import Layout, Rule
+from kseq.weights.monai_attention_unet import MonaiAttentionUnet
+from kseq.weights.monai_unet import MonaiUnet
+from kseq.weights.non_local import NonLocal
+from kseq.weights.setr import Setr
+from kseq.weights.swin import SwinMicrosoft, SwinTimm, SwinTransformers
+from kseq.weights.swin_unet import SwinUnetCao
 from kseq.weights.torch_attention import TorchAttention
 from kseq.weights.torch_recurrent import TorchRecurrent
+from kseq.weights.transunet import TransUnet, TransUnetJax
 from kseq.weights.vit_jax import VitJax
 from kseq.weights.vit_timm import VitTimm
 from kseq.weights.vit_torchvision import VitTorchvision
@@ -19,10 +28,22 @@ from kseq.weights.vit_transformers import VitTransformers
 
 # The first that recognises a checkpoint takes it, so the special ones stand in front of the general ones.
 LAYOUTS: tuple[Layout, ...] = (
+    Setr(),
+    TransUnet(),
+    TransUnetJax(),
+    GlamSwinUnet(),
+    SwinUnetCao(),
+    GlamSwin(),
+    SwinTimm(),
+    SwinMicrosoft(),
+    SwinTransformers(),
     VitTimm(),
     VitTransformers(),
     VitTorchvision(),
     VitJax(),
+    MonaiUnet(),
+    MonaiAttentionUnet(),
+    NonLocal(),
     Bahdanau(),
     TorchAttention(),
     TorchRecurrent(),
