@@ -110,13 +110,16 @@ def predict(
             "- reads them from standard input, one a line",
         ),
     ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="of a model that segments: the mask to write, or a folder")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for programs: a list of objects")] = False,
     temperature: Annotated[float | None, typer.Option(min=0, help="of a language model [that of its card]")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**31 - 1, help="of a language model [another each time]")
     ] = None,
 ) -> None:
-    """Classify words, texts or images, translate texts or continue them, with an exported or a saved model."""
+    """Classify words, texts or images, segment images, translate texts or continue them, with a model of any form."""
     given = given or []
     if given == ["-"]:
         text = sys.stdin.read()
@@ -124,11 +127,11 @@ def predict(
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     drawn = {name: value for name, value in (("temperature", temperature), ("seed", seed)) if value is not None}
     with quiet():
-        from kseq.export import Answer, stream
+        from kseq.export import Answer, LabelMap, stream
         from kseq.export import predict as predict_all
 
         pieces = None if as_json else stream(model, given, **drawn)
-        answers = predict_all(model, given, **drawn) if pieces is None else []
+        answers = predict_all(model, given, output, **drawn) if pieces is None else []
     if pieces is not None:
         for piece in pieces:
             print(piece, end="", flush=True)
@@ -138,6 +141,8 @@ def predict(
         fields = (
             {"text": a.given, a.kind: a.text}
             if isinstance(a, Answer)
+            else {a.kind: a.given, "shares": a.shares, "mask": a.mask}
+            if isinstance(a, LabelMap)
             else {a.kind: a.given, "label": a.label, "probabilities": a.probabilities}
             for a in answers
         )
@@ -147,6 +152,8 @@ def predict(
         for row in answers:
             table.add_row(escape(row.given), escape(row.text))
         Console().print(table)
+    elif isinstance(answers[0], LabelMap):
+        print_shares(answers)
     else:
         print_classes(answers)
 
@@ -162,6 +169,17 @@ def print_classes(predictions: list) -> None:
             ranked = sorted(zip(row.probabilities.values(), names, shares, strict=True), key=lambda x: -x[0])
             shares = [ranked[0][2], ", ".join(f"{name} {share}" for _, name, share in ranked[1:4])]
         table.add_row(escape(row.given), f"[bold]{row.label}[/bold]", *shares)
+    Console().print(table)
+
+
+def print_shares(maps: list) -> None:
+    """A table of the share of the pixels that each class has, the largest first, and of the masks written."""
+    written = maps[0].mask is not None
+    table = Table(Column(maps[0].kind, overflow="fold"), "pixels", *[Column("mask", overflow="fold")] * written)
+    for row in maps:
+        shares = sorted(((share, name) for name, share in row.shares.items() if share), reverse=True)
+        text = ", ".join(f"{name} {share:.1%}" for share, name in shares)
+        table.add_row(escape(row.given), escape(text), *[escape(row.mask or "")] * written)
     Console().print(table)
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -102,6 +103,52 @@ def test_images_from_a_run_and_from_its_export(image_run):
     assert f"{best[1][0]} {best[1][1]:.1%}" in table
 
 
+@pytest.fixture
+def segmentation_run(tmp_path):
+    """A run folder with a model that finds what is bright, and two pictures: black, and a quarter of it white."""
+    entry = keras.Input((4, 4, 1))
+    head = keras.layers.Dense(2)
+    model = keras.Model(entry, head(entry))
+    head.set_weights([np.array([[-1.0, 1.0]]), np.zeros(2)])
+    settings = {"channels": 1, "window": [4, 4], "mean": [0.5], "std": [0.5]}
+    saving.save(model, tmp_path / "model.keras", {"segmentation": settings, "class_names": ["dark", "bright"]})
+    picture = Image.new("L", (10, 6))
+    picture.save(tmp_path / "black.png")
+    picture.paste(255, (0, 0, 5, 3))
+    picture.save(tmp_path / "quarter.png")
+    return tmp_path
+
+
+def test_masks_of_a_run(segmentation_run, monkeypatch, capfd):
+    monkeypatch.setenv("KERAS_BACKEND", os.environ["KERAS_BACKEND"])
+    monkeypatch.chdir(segmentation_run)
+
+    def shown(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["kseq", "predict", ".", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert not caught.value.code
+        return capfd.readouterr().out
+
+    table = shown("black.png", "quarter.png")
+    assert "dark 75.0%, bright 25.0%" in table
+    assert "dark 100.0%" in table
+    assert "mask" not in table
+    assert "mask.png" in shown("quarter.png", "-o", "mask.png")
+    expected = np.zeros((6, 10))
+    expected[:3, :5] = 1
+    np.testing.assert_array_equal(np.asarray(Image.open("mask.png")), expected)
+    answers = json.loads(shown("black.png", "quarter.png", "--output", "masks", "--json"))
+    assert answers == [
+        {"image": "black.png", "shares": {"dark": 1.0, "bright": 0.0}, "mask": "masks/black.png"},
+        {"image": "quarter.png", "shares": {"dark": 0.75, "bright": 0.25}, "mask": "masks/quarter.png"},
+    ]
+    np.testing.assert_array_equal(np.asarray(Image.open("masks/quarter.png")), expected)
+    assert json.loads(shown("black.png", "--json"))[0]["mask"] is None
+    refused = fails(monkeypatch, capfd, "predict", ".", "quarter.png", "-o", "mask.png")
+    assert "output mask.png: exists; remove it or give another with --output" in refused
+
+
 @tensorflow_only
 def test_lists():
     shown = kseq("data", env=os.environ | {"COLUMNS": "200"}).stdout
@@ -128,6 +175,7 @@ def test_lists():
         (["predict", str(SHIPPED), "déjà"], "has 'é'"),
         (["predict", str(SHIPPED), "🙂"], "has '🙂'"),
         (["predict", str(SHIPPED), "a" * 16], "16 characters; the model reads 1 to 15"),
+        (["predict", str(SHIPPED), "deep", "-o", "mask.png"], "output mask.png: only a model that segments images"),
         (["predict", "missing", "deep"], "missing: no such file"),
         (["export", "missing"], "missing: no such file"),
         (["export", "missing", "--format", "tflite"], "format 'tflite': choose one of saved_model, onnx"),

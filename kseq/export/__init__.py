@@ -3,6 +3,7 @@
 from kseq.export.classification import Prediction
 from kseq.export.export import FORMATS, export
 from kseq.export.predict import predict, stream
+from kseq.export.segmentation import LabelMap
 from kseq.export.translation import Answer
 
-__all__ = ["FORMATS", "Answer", "Prediction", "export", "predict", "stream"]
+__all__ = ["FORMATS", "Answer", "LabelMap", "Prediction", "export", "predict", "stream"]

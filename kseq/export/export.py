@@ -12,7 +12,7 @@ import numpy as np
 from kseq.atomic import atomic_file, atomic_folder
 from kseq.errors import InputError, KseqError
 from kseq.export.raw import raw_input
-from kseq.export.verification import check_outputs
+from kseq.export.verification import check_outputs, logits_alone
 
 FORMATS = {"saved_model": "saved_model", "onnx": "model.onnx"}  # and the name each gets in a run folder
 RECORD = "kseq.json"
@@ -34,6 +34,12 @@ def export(
     - `{"characters": CharacterEncoder.get_config(), "class_names": […]}`: `serving_default` takes words `(batch,)`.
     - `{"images": ImageEncoder.get_config(), "class_names": […]}`: `serving_default` takes uint8 images `(batch, height,
       width, channels)` of any size, `encoded` takes the bytes of PNG and JPEG files `(batch,)`, each of any size.
+    - `{"segmentation": {"channels": 1 or 3, "window": [height, width], "mean": […], "std": […], "overlap": 0.5,
+      "weighting": "gaussian"}, "class_names": […]}`: `serving_default` takes uint8 images `(batch, height, width,
+      channels)` of any size and answers `labels` `(batch, height, width)`, the numbers of the classes; `probabilities`
+      takes the same and answers them; `encoded` takes the bytes of one PNG or JPEG file, a scalar, and answers `labels`
+      `(height, width)`. The windows that the model reads slide over the image inside the graph
+      (`kseq.export.segmentation`).
     - `{"texts": {"tokenizer": Tokenizer.get_config(), "max_length": …}, "class_names": […]}`: `serving_default` takes
       texts `(batch,)`.
 
@@ -44,7 +50,8 @@ def export(
     - `{"continuation": {"tokenizer": Tokenizer.get_config(), "max_length": …}}`: `serving_default` takes texts
       `(batch,)`, a temperature and a seed (`kseq.export.continuation`).
 
-    Texts should be in Unicode's form NFC, into which a graph cannot put them. What cannot be read fails with
+    Of a model that answers a dict, as with auxiliary heads, only `"logits"` is exported. Texts should be in Unicode's
+    form NFC, into which a graph cannot put them. What cannot be read fails with
     `InvalidArgumentError`. Without a card, `serving_default` is `serve`.
 
     Args:
@@ -81,7 +88,7 @@ def export(
     from kseq import saving
 
     card = saving.read_card(path)
-    model = saving.load(path, compile=False)
+    model = logits_alone(saving.load(path, compile=False))
     raw = raw_input(card)
     if raw is not None:
         raw.check(model, path)

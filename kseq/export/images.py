@@ -70,13 +70,9 @@ def image_graph(encoder: ImageEncoder):
     """`encoder` of uint8 images as TensorFlow operations; other channels fail with InvalidArgumentError."""
     import tensorflow as tf
 
-    wanted = f"images: (batch, height, width, {encoder.channels}) can be read, got"
-
     def encode(images: tf.Tensor) -> tf.Tensor:
-        shape = tf.shape(images)
-        fits = tf.reduce_all(shape[1:] > 0) & (shape[-1] == encoder.channels)
-        with tf.control_dependencies([tf.debugging.Assert(fits, [wanted, shape], summarize=4)]):
-            batch, height, width = shape[0], shape[1], shape[2]
+        images = checked_graph(images, encoder)
+        batch, height, width = tf.unstack(tf.shape(images)[:3])
         # Not tf.image.resize, whose float32 coordinates differ from the encoder by up to 1e-4.
         rows = tf.reshape(tf.cast(images, tf.float32), (batch, height, width * encoder.channels))
         rows = tf.matmul(bilinear_graph(height, encoder.size[0]), rows)
@@ -86,6 +82,16 @@ def image_graph(encoder: ImageEncoder):
         return (values / 255 - np.array(encoder.mean, "float32")) / np.array(encoder.std, "float32")
 
     return encode
+
+
+def checked_graph(images, encoder: ImageEncoder):
+    """`images`, of which other channels than those of `encoder` and sizes of 0 fail with InvalidArgumentError."""
+    import tensorflow as tf
+
+    message, shape = f"images: (batch, height, width, {encoder.channels}) can be read, got", tf.shape(images)
+    fits = tf.reduce_all(shape[1:] > 0) & (shape[-1] == encoder.channels)
+    with tf.control_dependencies([tf.debugging.Assert(fits, [message, shape], summarize=4)]):
+        return tf.identity(images)
 
 
 def bilinear_graph(source, target: int):

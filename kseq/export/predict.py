@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -11,34 +12,50 @@ from kseq.export.classification import Prediction
 from kseq.export.continuation import Continuation
 from kseq.export.export import RECORD, model_file
 from kseq.export.raw import KINDS, raw_input
+from kseq.export.segmentation import LabelMap, Segmentation, mask_paths, write_mask
 from kseq.export.translation import Answer
+from kseq.export.verification import logits_alone
 
 BATCH = 128  # raw inputs at a time
 
 
-def predict(path: str | os.PathLike, given: list[str], **drawn) -> list[Prediction] | list[Answer]:
-    """Classify words, texts, or PNG and JPEG files, translate texts or continue them, as the model does.
+def predict(
+    path: str | os.PathLike, given: list[str], output: str | os.PathLike | None = None, **drawn
+) -> list[Prediction] | list[LabelMap] | list[Answer]:
+    """Classify words, texts, or PNG and JPEG files, segment these, translate texts or continue them, as the model does.
 
     The model is a SavedModel (which TensorFlow alone runs), a run folder or a `.keras` file.
 
     Args:
         path: of the model.
         given: words, texts or paths of images.
+        output: for a model that segments images, where masks are written: a PNG file for one image, or a folder, in
+            which each gets the name of its image. Their colours are indexed, and the indices are the labels.
         **drawn: for a language model, the `temperature` and the `seed` that it writes with.
 
     Raises:
-        InputError: if there is no model at `path`, it reads nothing of these, or what is given cannot be read.
+        InputError: if there is no model at `path`, it reads nothing of these, what is given cannot be read, or `output`
+            exists, cannot be written or is for another model.
     """
     path = Path(path)
     is_saved_model = (path / "saved_model.pb").is_file()
     inputs = _reader(path, drawn)
+    if output is not None and not isinstance(inputs, Segmentation):
+        raise InputError(f"output {output}: only a model that segments images writes masks; leave it out")
     raw = inputs.read(given)
+    masks = mask_paths(output and Path(output), given)
     answer = _by_tensorflow(path, inputs) if is_saved_model else _by_keras(path, inputs)
     if inputs.kind == "text":
         given = raw  # as it is read, and can be printed
     answers = []
-    for start in range(0, len(raw), BATCH):
-        answers += answer(raw[start : start + BATCH], given[start : start + BATCH])
+    size = getattr(inputs, "batch", BATCH)
+    for start in range(0, len(raw), size):
+        part = answer(raw[start : start + size], given[start : start + size])
+        for i, mask in enumerate(masks[start : start + size]):
+            if mask is not None:
+                write_mask(part[i].labels, mask)
+                part[i] = replace(part[i], mask=str(mask))
+        answers += part
         if drawn.get("seed") is not None:
             inputs.seed = (inputs.seed + 1) % 2**31  # or each part would draw the numbers of the first
     return answers
@@ -76,9 +93,11 @@ def _reader(path: Path, drawn: dict):
     card = _record(path) if (path / "saved_model.pb").is_file() else _card(path)
     inputs = raw_input(card)
     if inputs is None:
+        purposes = {key: f" ({kind.purpose})" for key, kind in KINDS.items() if hasattr(kind, "purpose")}
         raise InputError(
             f"{path}: the model does not read words, texts or images, its card has no "
-            f"{' or '.join(map(repr, KINDS))}; save it with one (kseq.saving.save), or use its file in Python"
+            f"{' or '.join(repr(key) + purposes.get(key, '') for key in KINDS)}; "
+            "save it with one (kseq.saving.save), or use its file in Python"
         )
     if drawn and not isinstance(inputs, Continuation):
         raise InputError(f"{' and '.join(drawn)}: only a language model draws what it answers; leave it out")
@@ -129,6 +148,6 @@ def _by_tensorflow(folder: Path, inputs) -> Callable[[list, list[str]], list]:
 def _by_keras(path: Path, inputs) -> Callable[[list, list[str]], list]:
     from kseq import saving
 
-    model = saving.load(model_file(path), compile=False)
+    model = logits_alone(saving.load(model_file(path), compile=False))
     inputs.check(model, path)
     return lambda raw, given: inputs.answer(model, raw, given)

@@ -51,6 +51,16 @@ def check(signature: str, shape: tuple[int, ...], value: float) -> dict:
     return {"signature": signature, "shape": list(shape), "difference": value}
 
 
+def logits_alone(model):
+    """`model`, without its other outputs if it answers a dict with `"logits"`, as with auxiliary heads."""
+    import keras
+
+    outputs = model.output
+    if not isinstance(outputs, dict) or "logits" not in outputs:
+        return model
+    return keras.Model(model.input, outputs["logits"], name=model.name)
+
+
 def check_outputs(model, path: Path) -> None:
     """Raise `InputError` if the model of the file at `path` answers more than logits."""
     if len(model.outputs) != 1:

@@ -1,14 +1,16 @@
-"""Decoding: greedy, beam search, sampling, streaming, over arrays of tokens and over texts."""
+"""Decoding: greedy, beam search, sampling, streaming, of tokens and texts; and sliding windows over images."""
 
 from kseq.inference.beam import beam_search
 from kseq.inference.decoder import Decoder, UncachedDecoder, decoder
 from kseq.inference.generate import continue_text, stream_text, translate
 from kseq.inference.hypotheses import Hypotheses
 from kseq.inference.sampling import greedy, sample, stream
+from kseq.inference.sliding_window import SlidingWindow
 
 __all__ = [
     "Decoder",
     "Hypotheses",
+    "SlidingWindow",
     "UncachedDecoder",
     "beam_search",
     "continue_text",
