@@ -44,6 +44,20 @@ def test_flat_and_chosen_convolutions_are_the_portable_one(shape, size, strides,
         check_same(partial(form, **arguments), partial(forms.portable_convolution, **arguments), inputs)
 
 
+@pytest.mark.parametrize(
+    ("shape", "size", "strides", "padding"),
+    [
+        ((2, 5, 4, 1), (3, 3), (1, 1), "same"),
+        ((1, 6, 7, 3), (3, 2), (2, 1), "same"),
+        ((1, 5, 6, 2), (3, 3), (2, 2), "valid"),
+    ],
+)
+def test_the_chosen_convolution_of_images_is_the_portable_one(shape, size, strides, padding):
+    arguments = {"strides": strides, "padding": padding}
+    inputs = arrays(shape, (*size, shape[-1], 4), (4,))
+    check_same(partial(forms.convolution, **arguments), partial(forms.portable_convolution, **arguments), inputs)
+
+
 @pytest.mark.parametrize(("shape", "size"), [((2, 3, 4, 5, 6), (1, 1, 1)), ((2, 4, 6, 3), (2, 3)), ((2, 6, 3), (3,))])
 def test_a_kernel_that_is_its_stride_is_a_product_of_matrices(shape, size):
     arguments = {"strides": size, "padding": "same"}
