@@ -23,6 +23,8 @@ PAGES = [
 SMALL = {  # by the name of the app
     "image_classification": " --embed-dim 16 --depth 1",
     "language_model": " --parameters 5000",  # it has no units
+    "organ_segmentation": "",
+    "long_range_context": "",
     "": " --units 8",
 }
 
@@ -46,7 +48,7 @@ def test_every_command_runs(clone):
     commands = [line for line in lines if line.startswith("kseq ")]
     assert len(commands) >= 10
     others = {"make demo", "make test", "source .venv/bin/activate"}
-    others |= {f"python benchmarks/{name}.py" for name in ("recurrent", "attention", "text")}
+    others |= {f"python benchmarks/{name}.py" for name in ("recurrent", "attention", "text", "segmentation")}
     assert set(lines) - set(commands) == others
     for command in commands:
         words = command.removeprefix("kseq ")
@@ -73,6 +75,17 @@ def test_the_benchmark_of_recurrent_layers_runs():
     rows = rows_of_benchmark("recurrent")
     assert len(rows) == 2 + 5 * 2 * 2  # layers, masked or not, inference and training
     assert all(float(row.split("|")[2].split()[0]) > 0 for row in rows[2:])
+
+
+def test_the_benchmark_of_segmentation_runs():
+    backend = os.environ["KERAS_BACKEND"]
+    functions = ["UNet"] if backend == "jax" else ["UNet", "Swin"]
+    rows = rows_of_benchmark("segmentation", "--models", ",".join(functions))
+    models, layers = rows[: 2 + len(functions)], rows[2 + len(functions) :]
+    assert len(models) == 2 + len(functions)
+    assert all(float(ratio) > 0 for row in models[2:] for ratio in row.split("|")[3].split(","))
+    assert len(layers) == (2 + 4 if backend == "tensorflow" else 0)
+    assert all(float(row.split("|")[3].split()[0].replace(",", "")) >= 0 for row in layers[2:])
 
 
 def test_the_benchmark_of_attention_runs():

@@ -10,6 +10,7 @@ from kseq.analysis.attention import (
     attention_rollout,
     class_attention,
 )
+from kseq.analysis.gates import pixel_attention, skip_gates
 from kseq.analysis.gradient_flow import GradientFlow, Steps, gradient_flow, step_jacobians
 from kseq.analysis.plots import plot_comparison, plot_decay, plot_heat_map, plot_loss_gradients
 from kseq.analysis.positions import position_code, position_similarity
@@ -25,6 +26,7 @@ __all__ = [
     "class_attention",
     "coloured_words",
     "gradient_flow",
+    "pixel_attention",
     "plot_alignment",
     "plot_comparison",
     "plot_decay",
@@ -33,6 +35,7 @@ __all__ = [
     "plot_words",
     "position_code",
     "position_similarity",
+    "skip_gates",
     "step_jacobians",
     "word_alignment",
     "word_attention",

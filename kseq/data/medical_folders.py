@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ BTCV_NAMES = (
     "right adrenal gland",
     "left adrenal gland",
 )
+APART = 0.1  # millimetres by which a voxel of the labels may lie elsewhere than that of the image
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,15 @@ class Cases(Sequence):
                     f"{labels_path}: labels of size {labels.shape}, its image {image_path.name} is of size "
                     f"{image.shape[:-1]}; give the labels of this image"
                 )
-            labels = check_labels(labels, self.class_names, labels_path)
+            labels = as_classes(labels, self.class_names, labels_path)
         return Sample(name, image, labels, spacing)
 
     def __repr__(self) -> str:
         return f"Cases({len(self)} of {len(self.class_names)} classes)"
 
 
-def check_labels(labels: np.ndarray, class_names: tuple[str, ...], path: Path) -> np.ndarray:
-    """The labels as uint8, if each is the index of a class."""
+def as_classes(labels: np.ndarray, class_names: tuple[str, ...], path: Path) -> np.ndarray:
+    """The labels of a file, whole numbers of any type, as uint8, if each is the index of a class."""
     values = np.unique(labels)
     fits = (values >= 0) & (values < len(class_names)) & (values == np.floor(values))  # NaN does not
     wrong = values[~fits].tolist()
@@ -115,12 +117,19 @@ def read_nifti_pair(image_path: Path, labels_path: Path | None) -> tuple[np.ndar
         mask = read_volume(labels_path)
         labels = mask.values
         same = labels.shape == values.shape[:-1]
-        if same and not np.allclose(mask.affine, image.affine, atol=0.1):
+        apart = farthest_apart(labels.shape, mask.affine, image.affine) if same else 0.0
+        if apart > APART:
             raise InputError(
-                f"{labels_path}: lies elsewhere in space than its image {image_path.name}: spacing or origin differ; "
-                "resample the labels to the image"
+                f"{labels_path}: lies elsewhere in space than its image {image_path.name}, by up to {apart:.3g} mm: "
+                "spacing, direction or origin differ; resample the labels to the image"
             )
     return values, labels, image.spacing
+
+
+def farthest_apart(shape: tuple[int, ...], one: np.ndarray, other: np.ndarray) -> float:
+    """The largest distance between the positions that two affines give to a voxel: that of a corner of the grid."""
+    corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in shape))])  # (8, 4)
+    return float(np.linalg.norm(corners @ (one - other)[:3].T, axis=1).max())
 
 
 def stem(path: Path) -> str:

@@ -26,7 +26,7 @@ class SegmentationAugmentation:
     Attributes:
         flip_axes: axes of the space (0 for the first) along which half of the images are mirrored.
         degrees: the largest angle, to both sides; in three dimensions of the turn about each axis, one number or three.
-        zoom: the largest change of the scale; 0.1 is 0.9 to 1.1 along each axis.
+        zoom: the largest change of the scale, below 1; 0.1 is 0.9 to 1.1 along each axis.
         shear: the largest slant, in pixels a pixel.
         translation: the largest shift along each axis, in shares of the size.
         elastic: the standard deviation of the shifts, in pixels, of the control points of u, a uniform cubic B-spline.
@@ -42,7 +42,7 @@ class SegmentationAugmentation:
         spacing: from a pixel to the next along each axis where they differ; turns and slants are then true in space.
 
     Raises:
-        InputError: if a range is negative, an axis is not there, or the arrays do not fit.
+        InputError: if a range is negative or `zoom` 1 or more, an axis is not there, or the arrays do not fit.
     """
 
     changes_targets: ClassVar[bool] = True  # `Batches` gives it the labels, too
@@ -67,6 +67,8 @@ class SegmentationAugmentation:
         for name in RANGES:
             if not np.all(np.asarray(getattr(self, name)) >= 0):
                 raise InputError(f"{name} {getattr(self, name)!r}: give 0 or more")
+        if np.any(np.asarray(self.zoom) >= 1):
+            raise InputError(f"zoom {self.zoom!r}: give a number below 1; a scale of 0 or less mirrors")
         if not 0 <= self.probability <= 1:
             raise InputError(f"probability {self.probability!r}: give a number from 0 to 1")
         if self.elastic_cells < 1:

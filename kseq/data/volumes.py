@@ -38,8 +38,8 @@ class Volume:
 def read_volume(path: str | os.PathLike, *, series: str | None = None) -> Volume:
     """Read a NIfTI file, or the folder of a DICOM series.
 
-    Stored integers stay what they are where the file has no scale; else values are float32, a·stored + b. For CT this
-    gives Hounsfield units. DICOM slices are sorted by their position, not by name or number.
+    Integers of a NIfTI file that has no scale stay what they are; with one, and of DICOM always, values are float32,
+    a·stored + b. For CT this gives Hounsfield units. DICOM slices are sorted by their position, not by name or number.
 
     In a folder, the files that end in .dcm or .ima, or have no ending, must be DICOM slices; others are passed over.
 

@@ -37,6 +37,8 @@ class Convolution(keras.layers.Layer):
         InputError: if an argument is out of range, has not one number an axis, or a window is larger than the input.
     """
 
+    autocast_kernel = True  # whether w is read in the precision of the computation
+
     def __init__(
         self,
         filters: int,
@@ -65,7 +67,9 @@ class Convolution(keras.layers.Layer):
         self._output_space(input_shape)  # or an error
         size = per_axis("kernel_size", self.kernel_size, input_shape)
         shape = (*size, input_shape[-1], self.filters)
-        self.kernel = self.add_weight(shape=shape, initializer=self.kernel_initializer, name="kernel")
+        self.kernel = self.add_weight(
+            shape=shape, initializer=self.kernel_initializer, autocast=self.autocast_kernel, name="kernel"
+        )
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(shape=(self.filters,), initializer=self.bias_initializer, name="bias")

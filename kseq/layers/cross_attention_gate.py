@@ -58,7 +58,7 @@ class CrossAttentionGate(keras.layers.Layer):
 
     def build(self, input_shape):
         skip, deep = input_shape
-        grid, channels = self._grid(skip, deep), skip[-1]
+        grid, channels = self.attention_grid(skip, deep), skip[-1]
         map_shape = (skip[0], *grid, channels)
         for name, shape in (("skip", skip), ("deep", deep)):
             factor = tuple(n // m for n, m in zip(shape[1:-1], grid, strict=True))
@@ -66,7 +66,8 @@ class CrossAttentionGate(keras.layers.Layer):
                 channels, 1, use_bias=False, kernel_initializer="he_normal", dtype=self.dtype_policy, name=name
             )
             projection.build((skip[0], *grid, shape[-1]))
-            setattr(self, f"{name}_pooling", MaxPooling(factor, name=f"{name}_pooling") if max(factor) > 1 else None)
+            pooling = MaxPooling(factor, dtype=self.dtype_policy, name=f"{name}_pooling") if max(factor) > 1 else None
+            setattr(self, f"{name}_pooling", pooling)
             setattr(self, f"{name}_projection", projection)
             setattr(self, f"{name}_norm", self._norm(f"{name}_norm", map_shape))
         self.positions = SinusoidalPositionEncoding(dtype=self.dtype_policy, name="positions")
@@ -80,12 +81,11 @@ class CrossAttentionGate(keras.layers.Layer):
         self.built = True
 
     def _norm(self, name: str, shape):
-        arguments = {} if self.normalization is None else {"dtype": self.dtype_policy}
-        norm = normalization(self.normalization, name, **arguments)
+        norm = normalization(self.normalization, name, dtype=self.dtype_policy)
         norm.build(shape)
         return norm
 
-    def _grid(self, skip, deep) -> tuple[int, ...]:
+    def attention_grid(self, skip, deep) -> tuple[int, ...]:
         """The grid on which attention is computed."""
         space, grid = tuple(skip[1:-1]), list(deep[1:-1])
         if (
@@ -134,7 +134,7 @@ class CrossAttentionGate(keras.layers.Layer):
         gate = keras.KerasTensor(skip, dtype=self.compute_dtype)
         if not return_attention_scores:
             return gate
-        places = prod(self._grid(skip, deep))
+        places = prod(self.attention_grid(skip, deep))
         return gate, keras.KerasTensor((skip[0], self.num_heads, places, places), dtype=self.compute_dtype)
 
     def get_config(self):

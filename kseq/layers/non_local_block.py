@@ -83,7 +83,8 @@ class NonLocalBlock(keras.layers.Layer):
         self.pooling = None
         if self.pool:
             size = ((1,) * (len(input_shape) == 5) + (2, 2, 2))[: len(input_shape) - 2]
-            self.pooling = MaxPooling(size if self.pool is True else self.pool, name="pooling")
+            size = size if self.pool is True else self.pool
+            self.pooling = MaxPooling(size, dtype=self.dtype_policy, name="pooling")
             self.pooling.compute_output_shape(input_shape)  # or an error
         self.theta = self.phi = self.f_theta = self.f_phi = None
         if self.mode != "gaussian":
@@ -110,22 +111,23 @@ class NonLocalBlock(keras.layers.Layer):
         return dense
 
     def call(self, inputs, training=None, return_attention_scores=False):
-        fewer = inputs if self.pooling is None else self.pooling(inputs)
         if self.mode == "gaussian":
-            theta, phi, values = inputs, fewer, self.g(inputs)
+            theta, phi, values = inputs, inputs, self.g(inputs)
         else:
             theta, phi, values = self.theta(inputs), self.phi(inputs), self.g(inputs)
-            phi = phi if self.pooling is None else self.pooling(phi)
-        values = values if self.pooling is None else self.pooling(values)
+        if self.pooling is not None:
+            phi, values = self.pooling(phi), self.pooling(values)
         theta, phi, values = _places(theta), _places(phi), _places(values)  # (batch, places, channels)
         weights = None
         if "gaussian" in self.mode:
             y, weights = self._softmax(theta, phi, values, return_attention_scores, training)
         elif self.mode == "dot_product":
+            precision = keras.backend.result_type(self.compute_dtype, "float32")  # products overflow in float16
+            theta, phi, values = (ops.cast(x, precision) for x in (theta, phi, values))
             phi = ops.swapaxes(phi, 1, 2) / phi.shape[1]
             if return_attention_scores:
-                weights = ops.matmul(theta, phi)
-            y = ops.matmul(theta, ops.matmul(phi, values))
+                weights = ops.cast(ops.matmul(theta, phi), self.compute_dtype)
+            y = ops.cast(ops.matmul(theta, ops.matmul(phi, values)), self.compute_dtype)
         else:
             f = ops.relu(self.f_theta(theta) + ops.swapaxes(self.f_phi(phi), 1, 2))  # (batch, places, places of φ)
             weights = f / phi.shape[1]

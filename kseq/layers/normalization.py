@@ -91,7 +91,7 @@ def normalization(
         InputError: if there is no such kind.
     """
     if kind is None:
-        return keras.layers.Identity(name=name)
+        return keras.layers.Identity(name=name, dtype=arguments.get("dtype"))
     if kind == "batch":
         return keras.layers.BatchNormalization(**{"epsilon": 1e-5, "momentum": 0.9} | arguments, name=name)
     if kind in ("group", "instance"):

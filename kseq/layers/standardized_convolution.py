@@ -30,6 +30,8 @@ class StandardizedConvolution(Convolution):
         InputError: as `kseq.layers.Convolution`.
     """
 
+    autocast_kernel = False  # the statistics are those of the kernel before it is rounded to half precision
+
     def __init__(self, filters: int, kernel_size, *, epsilon: float = 1e-5, **kwargs):
         super().__init__(filters, kernel_size, **kwargs)
         self.epsilon = epsilon

@@ -48,9 +48,9 @@ def ResidualUNet(
         A model from numbers `(batch, *space, channels)` to logits `(batch, *space, num_classes)`.
 
     Raises:
-        InputError: for an argument out of range, or sizes that cannot be halved so often.
+        InputError: for an argument out of range, sizes that cannot be halved so often, or a bottleneck of one place.
     """
-    check_unet(input_shape, num_classes, channels)
+    check_unet(input_shape, num_classes, channels, "instance")
     if convolutions < 1:
         raise InputError(f"convolutions {convolutions!r}: give 1 or more")
     if not 0 <= dropout < 1:

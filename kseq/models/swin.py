@@ -109,7 +109,7 @@ def Swin(
     for argument, values in (("num_heads", num_heads), ("global_positions", global_positions or depths)):
         if len(values) != len(depths):
             raise InputError(f"{argument} {values!r}: give one number for each of {len(depths)} stages")
-    if any(embed_dim * 2**stage % heads for stage, heads in enumerate(num_heads)):
+    if any(heads < 1 or embed_dim * 2**stage % heads for stage, heads in enumerate(num_heads)):
         channels = tuple(embed_dim * 2**stage for stage in range(len(depths)))
         raise InputError(f"num_heads {num_heads!r}: give divisors of the channels of the stages, {channels}")
     if not 0 <= dropout < 1:

@@ -40,6 +40,7 @@ from kseq.layers import (
     PatchExpanding,
     PatchMerging,
 )
+from kseq.models.divisible import multiples
 from kseq.models.registry import Variant
 from kseq.models.swin import small, stochastic_depths, swin_stage
 
@@ -118,7 +119,7 @@ def SwinUnet(
     for argument, values in (("num_heads", num_heads), ("global_positions", global_positions or depths)):
         if len(values) != len(depths):
             raise InputError(f"{argument} {values!r}: give one number for each of {len(depths)} stages")
-    if any(embed_dim * 2**stage % heads for stage, heads in enumerate(num_heads)):
+    if any(heads < 1 or embed_dim * 2**stage % heads for stage, heads in enumerate(num_heads)):
         channels = tuple(embed_dim * 2**stage for stage in range(len(depths)))
         raise InputError(f"num_heads {num_heads!r}: give divisors of the channels of the stages, {channels}")
     if global_positions and not global_tokens:
@@ -198,12 +199,9 @@ def check_sizes(space: Sequence[int], patch: Sequence[int], factor: int) -> None
         raise InputError(f"patch_size {patch}: give 1 or more voxels for each axis of {tuple(space)}")
     least = [p * factor for p in patch]
     if any(size % unit for size, unit in zip(space, least, strict=True)):
-        below = tuple(max(size // unit, 1) * unit for size, unit in zip(space, least, strict=True))
-        above = tuple(-(-size // unit) * unit for size, unit in zip(space, least, strict=True))
-        choice = f"{below} or {above}" if below != above else f"{above}"
         raise InputError(
             f"input_shape of {tuple(space)}: patches of {tuple(patch)} halved to 1 / {factor} need multiples of "
-            f"{tuple(least)}; give an input of {choice}, or fewer stages"
+            f"{tuple(least)}; give an input of {multiples(space, least)}, or fewer stages"
         )
 
 

@@ -34,6 +34,7 @@ from kseq.layers import (
     TransformerEncoderBlock,
     normalization,
 )
+from kseq.models.divisible import multiples
 from kseq.models.registry import Variant
 from kseq.models.resnet_v2 import GROUPS, resnet_v2
 
@@ -96,11 +97,9 @@ def TransUNet(
         raise InputError(f"input_shape {input_shape!r}: give (height, width, channels)")
     space = tuple(input_shape[:2])
     if any(size % PATCH for size in space):
-        below = tuple(max(size // PATCH, 1) * PATCH for size in space)
-        above = tuple(-(-size // PATCH) * PATCH for size in space)
         raise InputError(
             f"input_shape {tuple(input_shape)}: height and width must be multiples of {PATCH}; give an input of "
-            f"{below} or {above}"
+            f"{multiples(space, (PATCH, PATCH))}"
         )
     for argument, value in (
         ("num_classes", num_classes),
@@ -110,7 +109,7 @@ def TransUNet(
     ):
         if value < 1:
             raise InputError(f"{argument} {value!r}: give 1 or more")
-    if embed_dim % num_heads:
+    if num_heads < 1 or embed_dim % num_heads:
         raise InputError(f"num_heads {num_heads}: does not divide embed_dim {embed_dim}; give a divisor of it")
     for argument, values, count in (("decoder_channels", decoder_channels, 4), ("resnet_depths", resnet_depths, 3)):
         if len(values) != count or any(value < 1 for value in values):

@@ -31,8 +31,7 @@ from math import prod
 from typing import Literal
 
 import keras
-import numpy as np
-from keras import layers, ops
+from keras import layers
 
 from kseq.errors import InputError
 from kseq.layers import CrossAttentionGate, MultiHeadAttention, SinusoidalPositionEncoding
@@ -58,8 +57,8 @@ def UTransformer(
     """Build a U-Transformer for images or volumes.
 
     Layers to look into: `self_attention`, of the tokens of the bottleneck, and `cross_attention_0` …, the gate of each
-    skip, whose output is Z_l. Both return their weights too when called with `return_attention_scores=True`, as
-    `attention_weights` does.
+    skip, whose output is Z_l. Both return their weights too when called with `return_attention_scores=True`;
+    `kseq.analysis.pixel_attention` draws those of a pixel.
 
     Args:
         input_shape: `(*space, channels)` with one to three axes of space, each a multiple of 2^L for L + 1 levels.
@@ -79,10 +78,10 @@ def UTransformer(
         `deep_supervision` to a dict as that of `UNet`.
 
     Raises:
-        InputError: for an argument out of range, sizes that cannot be halved so often, or heads that do not divide the
-            channels.
+        InputError: for an argument out of range, sizes that cannot be halved so often, heads that do not divide the
+            channels, or instance normalisation of a bottleneck of one place.
     """
-    check_unet(input_shape, num_classes, channels)
+    check_unet(input_shape, num_classes, channels, normalization)
     attended = [*channels[:-1]] * cross_attention + [channels[-1]] * self_attention
     if num_heads < 1 or any(count % num_heads for count in attended):
         raise InputError(f"num_heads {num_heads!r}: give a divisor of all channels, {tuple(channels)}")
@@ -110,28 +109,6 @@ def UTransformer(
     images = keras.Input(tuple(input_shape), name="images")
     maps = unet_maps(images, bottleneck, gated, channels=channels, normalization=normalization, dropout=dropout)
     return keras.Model(images, heads(maps, num_classes, deep_supervision), name=name)
-
-
-def attention_weights(model: keras.Model, images) -> dict[str, np.ndarray]:
-    """Where the attention layers of a `UTransformer` look, as at inference.
-
-    Args:
-        model: has a `self_attention` or a `cross_attention_0` ….
-        images: `(batch, *input_shape)`, all computed together.
-
-    Returns:
-        For each of these layers the weights `(batch, heads, places, places)`: the last axis is what is looked at, the
-        one before who looks, both in row-major order of the grid.
-
-    Raises:
-        InputError: if the model has no such layer.
-    """
-    attending = [layer for layer in model.layers if isinstance(layer, (MultiHeadAttention, CrossAttentionGate))]
-    if not attending:
-        raise InputError(f"{model.name}: has no attention; build it with self_attention or cross_attention")
-    entries = keras.Model(model.inputs, {layer.name: layer.input for layer in attending}).predict(images, verbose=0)
-    found = (layer(entries[layer.name], return_attention_scores=True, training=False)[1] for layer in attending)
-    return {layer.name: ops.convert_to_numpy(x) for layer, x in zip(attending, found, strict=True)}
 
 
 VARIANTS = {

@@ -32,6 +32,7 @@ from kseq.layers import (
 from kseq.layers import (
     normalization as normalization_layer,
 )
+from kseq.models.divisible import multiples
 from kseq.models.registry import Variant
 
 
@@ -79,9 +80,10 @@ def UNet(
         at half the resolution, `"auxiliary_1"` at a quarter, and so on.
 
     Raises:
-        InputError: for an argument out of range, or sizes that cannot be halved so often.
+        InputError: for an argument out of range, sizes that cannot be halved so often, or instance normalisation of a
+            bottleneck of one place.
     """
-    check_unet(input_shape, num_classes, channels)
+    check_unet(input_shape, num_classes, channels, normalization)
     if convolutions < 1:
         raise InputError(f"convolutions {convolutions!r}: give 1 or more")
     if upsampling not in ("transposed", "linear"):
@@ -187,7 +189,9 @@ def heads(maps: Sequence, num_classes: int, deep_supervision: bool):
     return {"logits": logits} | {n: head(x) for n, head, x in zip(names, others, maps[1:], strict=True)}
 
 
-def check_unet(input_shape: Sequence[int], num_classes: int, channels: Sequence[int]) -> None:
+def check_unet(
+    input_shape: Sequence[int], num_classes: int, channels: Sequence[int], normalization: str | None = None
+) -> None:
     """An error for what no network that halves the map between its levels can be built with."""
     if len(input_shape) not in (2, 3, 4) or any(not isinstance(size, int) or size < 1 for size in input_shape):
         raise InputError(
@@ -200,12 +204,14 @@ def check_unet(input_shape: Sequence[int], num_classes: int, channels: Sequence[
         raise InputError(f"channels {tuple(channels)!r}: give 1 or more for each of two or more levels")
     space, factor = tuple(input_shape[:-1]), 2 ** (len(channels) - 1)
     if any(size % factor for size in space):
-        below = tuple(max(size // factor, 1) * factor for size in space)
-        above = tuple(-(-size // factor) * factor for size in space)
-        either = f"{below} or {above}" if below != above else f"{above}"
         raise InputError(
             f"input_shape {tuple(input_shape)}: its sizes are halved {len(channels) - 1} times, so they must be "
-            f"multiples of {factor}; give {either}, or fewer levels"
+            f"multiples of {factor}; give {multiples(space, [factor] * len(space))}, or fewer levels"
+        )
+    if normalization == "instance" and all(size == factor for size in space):
+        raise InputError(
+            f"input_shape {tuple(input_shape)}: its deepest map, halved {len(channels) - 1} times, has one place, of "
+            "which instance normalisation makes a constant; give a larger image or fewer levels"
         )
 
 

@@ -17,6 +17,7 @@ channels in front of C, here too. Products are initialised as there: normal with
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import keras
 import numpy as np
@@ -56,7 +57,7 @@ def UPerNet(
         with `auxiliary` to a dict of `"logits"` and `"auxiliary_0"`, the latter at the resolution of its map.
 
     Raises:
-        InputError: if an argument is out of range or the encoder has not two maps.
+        InputError: if an argument is out of range, the encoder has not two maps, or two have the same resolution.
     """
     sizes = {"num_classes": num_classes, "channels": channels, "auxiliary_channels": auxiliary_channels}
     for argument, value in sizes.items():
@@ -112,7 +113,12 @@ def feature_maps(backbone: keras.Model) -> list:
             f"backbone {backbone.name}: its maps have the shapes {shapes}; give a model that returns two or more of "
             "known sizes, such as Swin(…, features=True)"
         )
-    return sorted(maps, key=lambda x: -min(x.shape[1:-1]))
+    if len({shape[1:-1] for shape in shapes}) < len(maps):
+        raise InputError(
+            f"backbone {backbone.name}: its maps have the shapes {shapes}; give a model whose maps have a resolution "
+            "each that no other has"
+        )
+    return sorted(maps, key=lambda x: -prod(x.shape[1:-1]))
 
 
 def _activated(x, channels: int, size: int, name: str):

@@ -34,7 +34,7 @@ class Pixels:
         space, classes = tuple(logits.shape[1:-1]), logits.shape[-1]
         if classes < 2:
             raise InputError(f"logits of shape {tuple(logits.shape)}: give one for each class, the background's too")
-        size = int(np.prod(space))
+        self.classes, size = classes, int(np.prod(space))
         labels = ops.reshape(resize_labels(ops.cast(labels, "int32"), space), (-1, 1, size))  # (batch, 1, pixels)
         logits = ops.reshape(ops.cast(logits, "float32"), (-1, size, classes))  # (batch, pixels, classes)
         self.log_p = ops.log_softmax(ops.transpose(logits, (0, 2, 1)), axis=1)  # (batch, classes, pixels)

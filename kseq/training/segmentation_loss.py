@@ -55,6 +55,15 @@ def _class_weights(argument: str, weights: Sequence[float] | None) -> tuple[floa
     return weights
 
 
+def _one_each(argument: str, weights: tuple[float, ...] | None, pixels: Pixels) -> tuple[float, ...] | None:
+    """The weights, or an error if the logits are of another number of classes."""
+    if weights is not None and len(weights) != pixels.classes:
+        raise InputError(
+            f"{argument} {weights}: {len(weights)} for logits of {pixels.classes} classes; give one for each class"
+        )
+    return weights
+
+
 @keras.saving.register_keras_serializable(package="kseq")
 class SegmentationCrossentropy(_SegmentationLoss):
     """The mean cross-entropy of the pixels,
@@ -78,7 +87,8 @@ class SegmentationCrossentropy(_SegmentationLoss):
         name: of the loss.
 
     Raises:
-        InputError: if a weight of a class is negative; in the call, if there is one class only or the shapes disagree.
+        InputError: if a weight of a class is negative; in the call, if there is one class only, another number of
+            classes than of their weights, or the shapes disagree.
     """
 
     def __init__(
@@ -92,7 +102,7 @@ class SegmentationCrossentropy(_SegmentationLoss):
         self.class_weights = _class_weights("class_weights", class_weights)
 
     def value(self, pixels):
-        return pixels.crossentropy(self.class_weights)
+        return pixels.crossentropy(_one_each("class_weights", self.class_weights, pixels))
 
     def get_config(self):
         return super().get_config() | {"class_weights": self.class_weights}
@@ -168,7 +178,7 @@ class CrossentropyDice(DiceLoss):
         **dice: `squared`, `batch`, `background`, `smooth` and `ignore_label` of `DiceLoss`.
 
     Raises:
-        InputError: if a weight is negative.
+        InputError: if a weight is negative; in the call, if the logits have another number of classes than weights.
     """
 
     def __init__(
@@ -188,7 +198,7 @@ class CrossentropyDice(DiceLoss):
         self.class_weights = _class_weights("class_weights", class_weights)
 
     def value(self, pixels):
-        crossentropy = pixels.crossentropy(self.class_weights)
+        crossentropy = pixels.crossentropy(_one_each("class_weights", self.class_weights, pixels))
         return self.crossentropy_weight * crossentropy + self.dice_weight * super().value(pixels)
 
     def get_config(self):
@@ -269,7 +279,7 @@ class FocalLoss(_SegmentationLoss):
         name: of the loss.
 
     Raises:
-        InputError: if `gamma` or an α is negative.
+        InputError: if `gamma` or an α is negative; in the call, if there is not one α for each class.
     """
 
     def __init__(
@@ -289,7 +299,7 @@ class FocalLoss(_SegmentationLoss):
         log_p = ops.sum(pixels.g * pixels.log_p, axis=1, keepdims=True)
         # The power of 0 has no gradient below γ = 1.
         missing = ops.power(ops.maximum(-ops.expm1(log_p), 1e-7), self.gamma) if self.gamma else 1.0
-        return pixels.mean(-missing * log_p, self.alpha, normalise_classes=False)
+        return pixels.mean(-missing * log_p, _one_each("alpha", self.alpha, pixels), normalise_classes=False)
 
     def get_config(self):
         return super().get_config() | {"gamma": self.gamma, "alpha": self.alpha}
@@ -305,8 +315,10 @@ def deep_supervision(
     """What `model.compile` needs to train all heads of a model that answers `{"logits": …, "auxiliary_0": …, …}`.
 
     `loss` of every head against the labels at the head's own resolution, summed with the weights decay^i for the head i
-    (0 for "logits", i + 1 for "auxiliary_i"), divided by their sum: nnU-Net's 1, 1/2, 1/4, …. Give the targets under
-    the same names: `Batches(target_names=tuple(model.output))`. Metrics of the main head:
+    (0 for "logits", i + 1 for "auxiliary_i"), divided by their sum: 1, 1/2, 1/4, … before that. nnU-Net has these, but
+    sets the weight of its lowest resolution to 0 before it divides.
+
+    Give the targets under the same names: `Batches(target_names=tuple(model.output))`. Metrics of the main head:
     `metrics={"logits": [DiceScore(…)]}`, which `fit` calls "logits_dice".
 
     Args:

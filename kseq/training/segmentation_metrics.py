@@ -36,6 +36,9 @@ def segmentation_metrics(
     A surface is the pixels of a mask that have a neighbour outside it along an axis (`surface_distance.surface`), as in
     MONAI, each of the same weight; DeepMind's surface-distance weighs pieces between pixels by their area instead.
 
+    The hd95 is MONAI's. That of medpy, which TransUNet and Swin-Unet report, is the 95 % quantile of both sets of
+    distances together.
+
     A class that an image has neither truly nor predicted has no figures there and counts in no mean. If it has only one
     of the two, the overlaps are 0 and the distances, which would be infinite, do not count: `missed` and `invented` say
     in how many images, and have to be read together with the distances. TransUNet's evaluation counts an invented class

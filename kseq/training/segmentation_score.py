@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kseq.errors import InputError
 from kseq.training.pixels import resize_labels
 
 
@@ -24,6 +25,9 @@ class DiceScore(keras.metrics.Metric):
         background: whether class 0 counts in the mean.
         name: of the metric.
         dtype: of the metric's results.
+
+    Raises:
+        InputError: in an update, if the logits have another number of classes.
     """
 
     def __init__(
@@ -42,6 +46,11 @@ class DiceScore(keras.metrics.Metric):
         self.predicted = self.add_variable((num_classes,), "zeros", dtype="float32", name="predicted")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
+        if y_pred.shape[-1] != self.num_classes:
+            raise InputError(
+                f"num_classes {self.num_classes}: the logits have the shape {tuple(y_pred.shape)}, their last axis the "
+                f"classes; give {y_pred.shape[-1]}"
+            )
         space = tuple(y_pred.shape[1:-1])
         labels = resize_labels(ops.cast(y_true, "int32"), space)
         answers = ops.cast(ops.argmax(y_pred, axis=-1), "int32")

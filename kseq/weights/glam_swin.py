@@ -32,8 +32,9 @@ class GlamSwin(SwinMicrosoft):
     def rules(self, model: keras.layers.Layer, tensors: dict[str, np.ndarray]) -> list[Rule]:
         rules, prefix = super().rules(model, tensors), self._prefix(tensors) or ""
         for layer in model.layers:
-            stage = re.match(r"stage_(\d+)_", layer.name)
-            begin = f"{prefix}layers.{stage[1]}." if stage else ""
+            if (stage := re.match(r"stage_(\d+)_", layer.name)) is None:
+                continue  # the tokens in the decoder of a SwinUnet keep their weights
+            begin = f"{prefix}layers.{stage[1]}."
             if isinstance(layer, GlobalTokens):
                 rules.append(Rule(layer.tokens, {f"{begin}global_token": tuple(layer.tokens.shape)}, np.asarray))
             elif isinstance(layer, GlobalPositions):

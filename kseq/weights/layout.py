@@ -55,6 +55,10 @@ class Layout:
         """
         return False
 
+    def unused(self, model: keras.layers.Layer, tensors: dict[str, np.ndarray]) -> set[str]:
+        """Names of tensors that `ignores` does not know, but that are of no use to this model: a head to another."""
+        return set()
+
     def build_shapes(
         self, model: keras.layers.Layer, tensors: dict[str, np.ndarray]
     ) -> tuple[tuple[int | None, ...], ...]:

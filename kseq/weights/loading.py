@@ -72,9 +72,10 @@ def load(
 ) -> None:
     """Set the weights of a model or layer from a checkpoint that another library wrote.
 
-    Layers of the model that the layout has no counterpart for keep their weights. If anything is missing, left over or
-    of another shape, nothing is assigned. A vision transformer may have another grid of positions than the checkpoint:
-    they are resampled (`kseq.weights.resample_positions`).
+    Layers of the model that the layout has no counterpart for keep their weights, so that the encoder of a model for
+    segmentation can start from a classifier: SETR and TransUNet from a ViT, SwinUnet from a Swin. If anything is
+    missing, left over or of another shape, nothing is assigned. A vision transformer may have another grid of positions
+    than the checkpoint: they are resampled (`kseq.weights.resample_positions`).
 
     Args:
         model: a model or a layer; a recurrent layer, attention or transformer block that is not built is built for the
@@ -139,7 +140,7 @@ def _check(
     """The rules of the layers that are not skipped, all of which can be applied."""
     kept = {id(variable) for layer in _inner_layers(model) if layer.name in skip for variable in layer.variables}
     rules = layout.rules(model, tensors)
-    known = {name for rule in rules for name in rule.sources}
+    known = {name for rule in rules for name in rule.sources} | layout.unused(model, tensors)
     rules = [rule for rule in rules if id(rule.variable) not in kept]
     wanted = [(name, tuple(shape)) for rule in rules for name, shape in rule.sources.items()]
     problems = {

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kseq.errors import InputError
-from kseq.layers import Convolution, LayerNormalization, LearnedPositionEncoding
+from kseq.layers import Convolution, LayerNormalization
 from kseq.weights import torch_layers
 from kseq.weights.layer_rules import norm_rules
 from kseq.weights.layout import Rule
@@ -59,14 +59,6 @@ class Setr(VitTimm):
         if "auxiliary_head." in name or name.endswith("num_batches_tracked") or re.search(r"(^|\.)conv_seg\.", name):
             return True
         return name.endswith("backbone.cls_token") or super().ignores(name, skip - {"logits"})
-
-    def _positions_rule(self, layer: LearnedPositionEncoding, prefix: str, tensors: dict[str, np.ndarray]) -> Rule:
-        rule = super()._positions_rule(layer, prefix, tensors)
-        if layer.num_prefix_tokens:
-            return rule
-        ((name, (_, rows, embed_dim)),) = rule.sources.items()
-        rows += name not in tensors  # the class token of MLA has a position too
-        return Rule(rule.variable, {name: (1, rows, embed_dim)}, lambda table: rule.convert(table[:, 1:]))
 
 
 def _module(name: str, classifier: str, auxiliary_classifier: str) -> str:

@@ -33,6 +33,11 @@ class SwinLayout(Layout):
     segmentation have a normalisation behind each stage, classifiers only one behind the last: from these, a
     `Swin(features=True)` takes that, and its normalisations of the other stages stay as they are.
 
+    A `kseq.models.SwinUnet` starts from such a checkpoint as its authors have it start: the blocks of the decoder get
+    the weights of those of the encoder on the same grid (`load_from` of HuCaoFighting/Swin-Unet copies `layers.i` to
+    `layers_up.(3 − i)`). Blocks that the encoder has no counterpart for, and all other layers of the decoder, keep
+    their weights; the head is left out, and so are normalisations behind the other stages.
+
     Attributes:
         patches: its name of the layer `patch_embedding` of our model; so `patch_norm`, `norm` behind the last stage,
             `positions` and `logits`.
@@ -73,14 +78,14 @@ class SwinLayout(Layout):
         for name, layer in layers.items():
             if isinstance(layer, LearnedPositionEncoding):
                 rules.append(self._positions_rule(layer, prefix, tensors))
-            elif match := re.fullmatch(r"stage_(\d+)_block_(\d+)", name):
-                rules += self._block_rules(layer, prefix + form[0].format(*match.groups()), form[1], tensors)
+            elif (match := re.fullmatch(r"(?:decoder_)?(stage_(\d+)_block_(\d+))", name)) and match[1] in layers:
+                rules += self._block_rules(layer, prefix + form[0].format(match[2], match[3]), form[1], tensors)
             elif match := re.fullmatch(r"stage_(\d+)_merging", name):
                 begin = prefix + self.merging.format(int(match[1]) + self.merging_begins)
                 rules += merging_rules(layer, begin)
             elif match := re.fullmatch(r"stage_(\d+)_norm", name):
                 rules += self._stage_norm_rules(layer, int(match[1]), stages, prefix, tensors)
-            elif name == "logits":
+            elif name == "logits" and not _segments(layers):
                 rules += dense_rules(layer, torch_layers.dense(self._logits(prefix), *layer.kernel.shape))
         return rules
 
@@ -88,6 +93,16 @@ class SwinLayout(Layout):
         if name.endswith(("relative_position_index", "attn_mask")):
             return True
         return "logits" in skip and self.logits.split(".")[0] in name.split(".")
+
+    def unused(self, model: keras.layers.Layer, tensors: dict[str, np.ndarray]) -> set[str]:
+        layers = {layer.name: layer for layer in getattr(model, "layers", [])}
+        if not _segments(layers):
+            return set()
+        prefix, head = self._prefix(tensors) or "", self.logits.split(".")[0]
+        norms = [prefix + self.stage_norm.format(stage) for stage in range(len(layers))]
+        norms = [norm for stage, norm in enumerate(norms) if f"stage_{stage}_norm" not in layers]
+        sources = [source.name for norm in norms for source in torch_layers.norm(norm, 0)]
+        return {name for name in tensors if head in name.split(".")} | set(sources)
 
     def _prefix(self, names: Collection[str]) -> str | None:
         """What stands in front of all names, told by the patch embedding, if that is there."""
@@ -186,6 +201,11 @@ class SwinTimm(SwinLayout):
             return False
         first, second = (prefix + self.merging.format(stage) + ".reduction.weight" for stage in (0, 1))
         return f"{prefix}head.fc.weight" in names or (first not in names and second in names)
+
+
+def _segments(layers: Collection[str]) -> bool:
+    """Whether these are the layers of a SwinUnet, whose logits are not those of a classifier."""
+    return "final_expanding" in layers
 
 
 def _transformers_block(attention: dict[str, str], expand: str, contract: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kseq.errors import InputError
-from kseq.layers import Convolution, GroupNormalization, LearnedPositionEncoding
+from kseq.layers import Convolution, GroupNormalization
 from kseq.weights import torch_layers
 from kseq.weights.layer_rules import Source, norm_rules
 from kseq.weights.layout import Rule
@@ -70,8 +70,7 @@ class TransUnetJax(VitJax):
     """The `.npz` files of google-research/vision_transformer, as `R50+ViT-B_16.npz`, into the encoder of a TransUNet.
 
     The decoder keeps its weights. The class token, its position and the head are left out. A file of a vision
-    transformer without a residual network belongs to `TransUNet(hybrid=False)`; name the layout to load it:
-    `layout="transunet_jax"`.
+    transformer without a residual network belongs to `TransUNet(hybrid=False)`; `VitJax` loads it.
 
     Source: Beckschen/TransUNet, networks/vit_seg_modeling.py (`load_from`); google-research/vision_transformer,
     vit_jax/models_resnet.py. As TransUNet does, the root of σ² + ε is taken of filters, where the files' own code adds
@@ -98,13 +97,6 @@ class TransUnetJax(VitJax):
 
     def ignores(self, name: str, skip: Collection[str] = ()) -> bool:
         return name.endswith("cls") or super().ignores(name, {*skip, "logits"})
-
-    def _positions_rule(self, layer: LearnedPositionEncoding, prefix: str, tensors: dict[str, np.ndarray]) -> Rule:
-        rule = super()._positions_rule(layer, prefix, tensors)
-        ((name, (_, rows, embed_dim)),) = rule.sources.items()
-        has_token = prefix + self.class_token in tensors
-        rows += has_token and name not in tensors
-        return Rule(rule.variable, {name: (1, rows, embed_dim)}, lambda table: rule.convert(table[:, int(has_token) :]))
 
 
 def _encoder(model: keras.layers.Layer, layout: str) -> keras.Model:

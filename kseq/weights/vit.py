@@ -24,6 +24,10 @@ class VitLayout(Layout):
     repositories; Hugging Face and torchvision interpolate a little differently at run time. If it has none for the
     class token, which is then added behind the positions, that of the model becomes 0.
 
+    A `kseq.models.SETR` or `TransUNet(hybrid=False)` starts from such a checkpoint too: its encoder is loaded, the
+    decoder keeps its weights. What it has no layer for is left out: the head, the last normalisation (of SETR), and
+    the class token with its position (of TransUNet and of SETR with decoder "mla").
+
     Args:
         interpolation: of positions, "bicubic" or "bilinear", see `resample_positions`; `None` is bicubic, of JAX
             checkpoints bilinear.
@@ -57,7 +61,7 @@ class VitLayout(Layout):
         return prefix is not None and any(self._is_written(form, prefix, names) for form in self.blocks)
 
     def rules(self, model: keras.layers.Layer, tensors: dict[str, np.ndarray]) -> list[Rule]:
-        layers = {layer.name: layer for layer in getattr(model, "layers", [])}
+        layers = _layers(model)
         patches = layers.get("patch_embedding")
         if not isinstance(patches, PatchEmbedding):
             raise InputError(f"{model.name}: no kseq.models.ViT, to which {self.name} checkpoints belong; build one")
@@ -78,7 +82,7 @@ class VitLayout(Layout):
                 rules += block_rules(layer, self.library, _behind(prefix + form[0].format(match[1]), form[1]))
         if "encoder_norm" in layers:
             rules += norm_rules(layers["encoder_norm"], self.library.norm(prefix + self.encoder_norm, embed_dim))
-        if "logits" in layers:
+        if isinstance(layers.get("logits"), keras.layers.Dense):  # a model for segmentation has a convolution
             dense = layers["logits"]
             rules += dense_rules(dense, self.library.dense(self._logits(prefix), *dense.kernel.shape))
         return rules
@@ -87,6 +91,16 @@ class VitLayout(Layout):
         if "logits" in skip and set(re.split("[./]", name)) & set(self.head):
             return True
         return "position_encoding" in skip and name.endswith(self.position_encoding)  # a model of sines has no rule
+
+    def unused(self, model: keras.layers.Layer, tensors: dict[str, np.ndarray]) -> set[str]:
+        layers = _layers(model)
+        if "logits" not in layers or isinstance(layers["logits"], keras.layers.Dense):
+            return set()
+        prefix = self._prefix(tensors) or ""
+        names = {name for name in tensors if set(re.split("[./]", name)) & set(self.head)}
+        if "encoder_norm" not in layers:
+            names |= {source.name for source in self.library.norm(prefix + self.encoder_norm, 0)}
+        return names if "class_token" in layers else names | {prefix + self.class_token}
 
     def _prefix(self, names: Collection[str]) -> str | None:
         """What stands in front of all names, told by the patch embedding, if that is there."""
@@ -107,9 +121,12 @@ class VitLayout(Layout):
         rows, embed_dim = layer.table.shape
         if name in tensors and tensors[name].ndim == 3:
             rows = tensors[name].shape[1]  # any number can be resampled
+        has_more = not layer.num_prefix_tokens and prefix + self.class_token in tensors
 
         def on_our_grid(table: np.ndarray) -> np.ndarray:
             table, tokens, grid = table[0], layer.num_prefix_tokens, layer.grid_shape
+            if has_more and (len(table) == 1 + prod(grid) or equal_sides(len(table), len(grid)) is None):
+                table = table[1:]  # that of the class token
             if len(table) != tokens + prod(grid) and (len(table) == prod(grid) or equal_sides(len(table), len(grid))):
                 table = np.pad(table, [(tokens, 0), (0, 0)])
             positions = len(table) - tokens
@@ -122,6 +139,10 @@ class VitLayout(Layout):
             return resample_positions(table, from_grid, grid, tokens, self.interpolation)
 
         return Rule(layer.table, {name: (1, rows, embed_dim)}, on_our_grid)
+
+
+def _layers(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
+    return {layer.name: layer for layer in getattr(model, "layers", [])}
 
 
 def _behind(prefix: str, names: dict) -> dict:

@@ -21,7 +21,7 @@ class VitTimm(VitLayout):
     position_encoding = ("pos_embed",)
     encoder_norm = "norm"
     logits = "head"
-    head = ("head", "head_dist", "pre_logits")
+    head = ("fc_norm", "head", "head_dist", "pre_logits")
     blocks = (
         (
             "blocks.{}.",
@@ -40,7 +40,7 @@ class VitTimm(VitLayout):
     )
 
     def rules(self, model: keras.layers.Layer, tensors: dict[str, np.ndarray]) -> list[Rule]:
-        if any(name.endswith("fc_norm.weight") for name in tensors):
+        if any(name.endswith("fc_norm.weight") for name in tensors.keys() - self.unused(model, tensors)):
             raise InputError(
                 "checkpoint: its fc_norm normalises the mean of the patches, where ViT takes the mean of the "
                 "normalised, so it cannot be loaded; to fine-tune, give a dict without fc_norm and skip 'encoder_norm' "

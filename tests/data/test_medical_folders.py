@@ -86,6 +86,11 @@ def test_labels_that_do_not_fit_name_the_file(tmp_path):
     write_nifti(path, labels(), origin=(0.0, 0.0, 0.0))
     with pytest.raises(InputError, match="spleen_3.nii.gz: lies elsewhere in space"):
         task.train[0]
+    write_nifti(path, labels(), spacing=(0.5, 0.75, 2.06))  # voxels of the third slice are 0.12 mm apart
+    with pytest.raises(InputError, match=r"spleen_3.nii.gz: lies elsewhere in space .*, by up to 0.12 mm"):
+        task.train[0]
+    write_nifti(path, labels(), spacing=(0.5, 0.75, 2.04))
+    np.testing.assert_array_equal(task.train[0].labels, labels())
     assert task.train[1].labels.shape == SHAPE
 
 

@@ -146,6 +146,8 @@ def test_bad_arguments():
     for name in ("degrees", "zoom", "elastic", "noise"):
         with pytest.raises(InputError, match=f"{name} .*: give 0 or more"):
             SegmentationAugmentation(**{name: float("nan")})
+    with pytest.raises(InputError, match="zoom 1.0: give a number below 1"):
+        SegmentationAugmentation(zoom=1.0)
     for options in ({"probability": 2}, {"elastic_cells": 0}):
         with pytest.raises(InputError, match=next(iter(options))):
             SegmentationAugmentation(**options)

@@ -56,3 +56,15 @@ def test_few_positions():
 def test_bad_arguments(arguments, shapes, message):
     with pytest.raises(InputError, match=message):
         CrossAttentionGate(**arguments).build(shapes)
+
+
+@pytest.mark.parametrize("normalization", ["batch", None])
+def test_its_precision_is_its_own(normalization):
+    keras.config.set_dtype_policy("mixed_float16")
+    layer = CrossAttentionGate(2, normalization=normalization, dtype="float32")
+    gate = layer([SKIP, DEEP])
+    keras.config.set_dtype_policy("float32")
+    same = CrossAttentionGate(2, normalization=normalization)
+    same.build((SKIP.shape, DEEP.shape))
+    same.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (gate, same([SKIP, DEEP]))))

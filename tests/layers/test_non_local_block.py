@@ -72,3 +72,31 @@ def test_bad_arguments(arguments, message):
 def test_unknown_sizes():
     with pytest.raises(InputError, match="give a known size to every axis but the batch"):
         NonLocalBlock()(keras.Input((None, 4, 2)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_its_precision_is_its_own(mode):
+    keras.config.set_dtype_policy("mixed_float16")
+    layer = NonLocalBlock(mode, pool=True, gamma_initializer="ones", kernel_initializer="he_normal", dtype="float32")
+    outputs = layer(X)
+    keras.config.set_dtype_policy("float32")
+    same = NonLocalBlock(mode, pool=True)
+    same.build(X.shape)
+    same.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (outputs, same(X))))
+
+
+def test_the_dot_product_does_not_overflow():
+    """Σ φ g is above the largest float16 (65,504), θ small."""
+    half, whole = (
+        NonLocalBlock("dot_product", gamma_initializer="ones", dtype=d) for d in ("mixed_float16", "float32")
+    )
+    for layer in (half, whole):
+        layer.build(X.shape)
+    for name, scale in (("theta", 2e-4), ("phi", 500), ("g", 500), ("output_projection", 0.1)):
+        kernel, *bias = getattr(whole, name).get_weights()
+        for layer in (half, whole):
+            getattr(layer, name).set_weights([np.full(kernel.shape, scale), *bias])
+    x = np.abs(X)
+    got, expected = (keras.ops.convert_to_numpy(layer(x)).astype("float32") for layer in (half, whole))
+    np.testing.assert_allclose(got, expected, rtol=1e-2)

@@ -42,3 +42,13 @@ def test_scale_and_shift_of_a_filter_do_not_matter():
     (kernel,) = layer.get_weights()
     layer.set_weights([kernel * np.array([5, 2, 1, 9]) + np.array([1, 0, -1, 3])])
     np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(IMAGES)), before, atol=1e-2)
+
+
+def test_statistics_are_those_of_the_kernel_before_it_is_rounded():
+    """Of a kernel far from 0 half precision keeps nothing."""
+    half, whole = (StandardizedConvolution(4, 3, use_bias=False, dtype=d) for d in ("mixed_bfloat16", "float32"))
+    for layer in (half, whole):
+        layer.build(IMAGES.shape)
+    half.set_weights([whole.get_weights()[0] + 100])
+    got, expected = (keras.ops.convert_to_numpy(keras.ops.cast(layer(IMAGES), "float32")) for layer in (half, whole))
+    np.testing.assert_allclose(got, expected, atol=0.02 * np.abs(expected).max())

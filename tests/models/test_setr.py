@@ -6,6 +6,7 @@ from kseq.errors import InputError
 from kseq.models import SETR
 from kseq.models.registry import variants
 from tests import conformance
+from tests.numpy_initializers import numpy_initializers
 
 random = np.random.default_rng(8)
 IMAGES = random.normal(size=(2, 12, 8, 3)).astype("float32")
@@ -18,6 +19,12 @@ MILLIONS = {  # of the reference, with one head
     "setr_pup_b": 90.97,
     "setr_mla_b": 92.44,
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fast_building():
+    with numpy_initializers():
+        yield
 
 
 def trainable(**arguments):

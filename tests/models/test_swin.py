@@ -112,6 +112,7 @@ def test_stochastic_depth_rises_over_all_stages():
         ({"num_classes": -1}, "num_classes -1: give 0 or more"),
         ({"depths": (2, 0)}, r"depths \(2, 0\): give 1 or more blocks"),
         ({"num_heads": (1,)}, r"num_heads \(1,\): give one number for each of 2 stages"),
+        ({"num_heads": (0, 2)}, r"num_heads \(0, 2\): give divisors"),
         ({"num_heads": (3, 2)}, r"num_heads \(3, 2\): give divisors of the channels of the stages, \(4, 8\)"),
         ({"dropout": 1.0}, "dropout 1.0"),
         ({"global_positions": (4, 4)}, "belong to global tokens"),

@@ -78,6 +78,7 @@ def test_the_decoder_mirrors_the_encoder():
         ({"depths": (2, 0)}, r"depths \(2, 0\)"),
         ({"decoder_depths": (1, 1)}, r"decoder_depths \(1, 1\): give 1 or more blocks for each of 1 stages"),
         ({"num_heads": (1, 2, 4)}, r"num_heads \(1, 2, 4\): give one number for each of 2 stages"),
+        ({"num_heads": (0, 2)}, r"num_heads \(0, 2\): give divisors"),
         ({"num_heads": (3, 2)}, r"num_heads \(3, 2\): give divisors of the channels of the stages, \(4, 8\)"),
         ({"global_positions": (4, 4)}, "give global_tokens too"),
         ({"upsampling": "linear"}, "upsampling 'linear': choose 'expand' or 'non_local'"),

@@ -6,6 +6,7 @@ from kseq.errors import InputError
 from kseq.models import TransUNet
 from kseq.models.registry import variants
 from tests import conformance
+from tests.numpy_initializers import numpy_initializers
 
 random = np.random.default_rng(9)
 IMAGES = random.normal(size=(2, 32, 16, 1)).astype("float32")
@@ -18,6 +19,12 @@ SMALL = {
     "bridge_channels": 8,
     "decoder_channels": (8, 8, 4, 4),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fast_building():
+    with numpy_initializers():
+        yield
 
 
 def trainable(**arguments):
@@ -70,7 +77,9 @@ def test_published_parameter_counts(name):
     [
         ({"input_shape": (32, 16)}, r"input_shape \(32, 16\): give \(height, width, channels\)"),
         ({"input_shape": (40, 8, 3)}, r"must be multiples of 16; give an input of \(32, 16\) or \(48, 16\)"),
+        ({"input_shape": (8, 8, 3)}, r"give an input of \(16, 16\)$"),
         ({"num_classes": 0}, "num_classes 0"),
+        ({"num_heads": 0}, "num_heads 0: does not divide embed_dim 8"),
         ({"num_heads": 3}, "num_heads 3: does not divide embed_dim 8"),
         ({"decoder_channels": (8, 8)}, r"decoder_channels \(8, 8\): give 4 numbers"),
         ({"resnet_width": 40}, "resnet_width 40: give a multiple of 32"),

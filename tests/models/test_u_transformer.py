@@ -5,7 +5,6 @@ import pytest
 from kseq.errors import InputError
 from kseq.models import UNet, UTransformer
 from kseq.models.registry import variants
-from kseq.models.u_transformer import attention_weights
 from tests import conformance
 
 random = np.random.default_rng(13)
@@ -22,13 +21,6 @@ def test_volumes():
     model = UTransformer((4, 4, 8, 1), 2, **SMALL, max_positions=8)
     volumes = random.normal(size=(1, 4, 4, 8, 1)).astype("float32")
     assert model.predict(volumes, verbose=0).shape == (1, 4, 4, 8, 2)
-    weights = attention_weights(model, volumes)
-    assert {name: x.shape for name, x in weights.items()} == {
-        "self_attention": (1, 2, 16, 16),
-        "cross_attention_0": (1, 2, 8, 8),
-    }
-    for x in weights.values():
-        np.testing.assert_allclose(x.sum(axis=-1), 1, atol=1e-5)
 
 
 def test_without_attention_it_is_the_unet():
@@ -37,8 +29,6 @@ def test_without_attention_it_is_the_unet():
     assert [v.path for v in model.variables] == [v.path for v in unet.variables]
     unet.set_weights(model.get_weights())
     np.testing.assert_array_equal(*(one.predict(IMAGES, verbose=0) for one in (model, unet)))
-    with pytest.raises(InputError, match="has no attention; build it with"):
-        attention_weights(model, IMAGES)
 
 
 @pytest.mark.parametrize(("self_attention", "cross_attention"), [(False, False), (True, False), (False, True)])
@@ -73,6 +63,7 @@ def test_parameters():
     [
         ({"num_heads": 3}, r"num_heads 3: give a divisor of all channels, \(4, 8\)"),
         ({"input_shape": (7, 8, 1)}, r"multiples of 2; give \(6, 8\) or \(8, 8\)"),
+        ({"input_shape": (2, 2, 1), "normalization": "instance"}, "has one place"),
         ({"max_positions": 0}, "max_positions 0"),
         ({"dropout": -0.1}, "dropout -0.1"),
     ],

@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -34,23 +36,19 @@ def count(make):
         return make().count_params()
 
 
-@pytest.mark.parametrize(
-    ("channels", "classes", "parameters"), [(1, 2, 31_030_658), (1, 1, 31_030_593), (3, 1, 31_031_745)]
-)
-def test_published_parameter_counts(channels, classes, parameters):
-    """The sizes by which each level adds to a U-Net of eighth the width, whose kernels are 64 times as small."""
-    small = UNet((16, 16, channels), classes, channels=(8, 16, 32, 64, 128))
-    scaled = 0
-    for variable in small.variables:
-        shape = [*variable.shape]
-        is_first, is_head = "encoder_0_convolution_0" in variable.path, "logits" in variable.path
-        shape[-1] *= 1 if is_head else 8
-        if len(shape) > 1:
-            shape[-2] *= 1 if is_first else 8
-        scaled += int(np.prod(shape))
-    assert scaled == parameters
-    if keras.backend.backend() == "torch":
-        assert count(lambda: UNet((16, 16, channels), classes)) == parameters
+def test_published_parameter_counts():
+    """From the shapes of a U-Net of a 32nd of the width, for a channel and two classes, three and one, one and one."""
+    shapes = {v.path: [*v.shape] for v in UNet((16, 16, 1), 2, channels=(2, 4, 8, 16, 32)).variables}
+    counts = []
+    for channels, classes in ((1, 2), (3, 1), (1, 1)):
+        parameters = 0
+        for path, (*others, filters) in shapes.items():
+            is_first, is_head = "encoder_0_convolution_0" in path, "logits" in path
+            if others:
+                others[-1] = channels if is_first else 32 * others[-1]
+            parameters += math.prod(others) * (classes if is_head else 32 * filters)
+        counts.append(parameters)
+    assert counts == [31_030_658, 31_031_745, 31_030_593]
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch counts without allocating")
@@ -124,8 +122,15 @@ def test_bad_arguments(model, arguments, message):
         ({"convolutions": 0}, "convolutions 0"),
         ({"upsampling": "nearest"}, "upsampling 'nearest': choose 'transposed' or 'linear'"),
         ({"normalization": "layer"}, "normalization 'layer': choose 'batch'"),
+        ({"normalization": "instance", "channels": (1, 1, 1, 1)}, "has one place, .* a larger image or fewer levels"),
     ],
 )
 def test_bad_arguments_of_the_unet(arguments, message):
     with pytest.raises(InputError, match=message):
-        UNet((8, 8, 1), 2, channels=(2, 3), **arguments)
+        UNet(**{"input_shape": (8, 8, 1), "num_classes": 2, "channels": (2, 3)} | arguments)
+
+
+def test_a_bottleneck_of_one_place():
+    with pytest.raises(InputError, match="instance normalisation makes a constant"):
+        ResidualUNet((4, 4, 1), 2, channels=(2, 3, 4))
+    assert UNet((4, 4, 1), 2, channels=(2, 3, 4), normalization="batch").output_shape == (None, 4, 4, 2)

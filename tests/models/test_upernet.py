@@ -138,6 +138,13 @@ def test_bad_arguments(arguments, message):
         UPerNet(encoder(2), **{"num_classes": 5} | arguments)
 
 
+def test_maps_of_one_resolution():
+    images = keras.Input((8, 8, 3))
+    maps = [keras.layers.Dense(units)(images) for units in (2, 4)]
+    with pytest.raises(InputError, match=r"\[\(None, 8, 8, 2\), \(None, 8, 8, 4\)\]; .* a resolution each"):
+        UPerNet(keras.Model(images, maps), 5, **SMALL)
+
+
 def test_an_encoder_of_one_map():
     with pytest.raises(InputError, match=r"backbone .* \[\(None, 16, 8, 3\)\]; give a model that returns two or more"):
         UPerNet(encoder(1), 5)

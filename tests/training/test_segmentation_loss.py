@@ -148,6 +148,11 @@ def test_labels_come_to_the_resolution_of_the_logits():
         loss(np.zeros((2, 4, 6, 1), "uint8"), LOGITS)
     with pytest.raises(InputError, match="the background's too"):
         loss(LABELS, LOGITS[..., :1])
+    for two in (SegmentationCrossentropy((1, 2)), CrossentropyDice(class_weights=(1, 2)), FocalLoss(alpha=(1, 2))):
+        with pytest.raises(InputError, match=r"(class_weights|alpha) \(1.0, 2.0\): 2 for logits of 3 classes"):
+            two(LABELS, LOGITS)
+    with pytest.raises(InputError, match="num_classes 4: .* give 3"):
+        DiceScore(4).update_state(LABELS, LOGITS)
     with pytest.raises(InputError, match="sample_weight of shape"):
         loss(LABELS, LOGITS, np.ones((2, 4), "float32"))
 

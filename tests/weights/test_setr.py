@@ -9,9 +9,16 @@ from kseq.errors import InputError
 from kseq.layers import LinearResizing
 from kseq.models import SETR
 from kseq.weights import Setr
+from tests.numpy_initializers import numpy_initializers
 from tests.weights.golden import close, read
 
 SMALL = {"embed_dim": 24, "depth": 4, "num_heads": 3, "channels": 12}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fast_building():
+    with numpy_initializers():
+        yield
 
 
 def first(x):

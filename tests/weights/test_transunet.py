@@ -10,6 +10,7 @@ import kseq
 from kseq.errors import InputError
 from kseq.models import TransUNet, ViT
 from kseq.weights import TransUnet, TransUnetJax
+from tests.numpy_initializers import numpy_initializers
 from tests.weights.golden import close, read
 
 SMALL = {"embed_dim": 24, "depth": 2, "num_heads": 3, "mlp_ratio": 2, "decoder_channels": (16, 12, 8, 6)}
@@ -24,6 +25,12 @@ STAGES = {  # of the reference, by the names of our layers
     "bridge_relu": "conv_more",
     "decoder_0_relu_1": "decoder_block_0",
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fast_building():
+    with numpy_initializers():
+        yield
 
 
 @pytest.fixture(scope="module")
