@@ -1,5 +1,7 @@
 """Maximum pooling of channels-last maps in the form that each backend computes fastest, and the portable form."""
 
+from functools import reduce
+
 import keras
 from keras import ops
 
@@ -7,7 +9,7 @@ from keras import ops
 def max_pooling(x, *, size: tuple[int, ...], strides: tuple[int, ...], padding: str = "valid"):
     """The maximum of each window of a map.
 
-    On JAX windows that stand side by side are cut out by a reshape: 10 times faster with the gradient. Where a maximum
+    On JAX windows that stand side by side are cut out by a reshape: 5–8 times faster with the gradient. Where a maximum
     is reached more than once, that form shares the gradient among the places, the others give it to one. On PyTorch
     a view of the map is pooled, 5 times faster than the copy that Keras makes.
 
@@ -30,10 +32,16 @@ def max_pooling(x, *, size: tuple[int, ...], strides: tuple[int, ...], padding: 
 
 
 def reshaped_max_pooling(x, *, size: tuple[int, ...]):
-    """`max_pooling` of windows that stand side by side and fill the map."""
-    split = [n for pair in zip(x.shape[1:-1], size, strict=True) for n in (pair[0] // pair[1], pair[1])]
-    x = ops.reshape(x, (-1, *split, x.shape[-1]))  # (batch, n_1, k_1, n_2, k_2, …, channels)
-    return ops.max(x, axis=tuple(range(2, len(split) + 1, 2)))  # (batch, n_1, n_2, …, channels)
+    """`max_pooling` of windows that stand side by side and fill the map, one axis after the other.
+
+    The gradient of `ops.max` would divide by how often the maximum is found, which is 0 where XLA computes x a second
+    time and rounds it otherwise.
+    """
+    for axis, k in enumerate(size, 1):
+        before, n, after = x.shape[1:axis], x.shape[axis], x.shape[axis + 1 :]
+        x = ops.reshape(x, (-1, *before, n // k, k, *after))  # (batch, …, n, k, …, channels)
+        x = reduce(ops.maximum, (x[(slice(None),) * (axis + 1) + (i,)] for i in range(k)))  # (batch, …, n, …, channels)
+    return x
 
 
 def viewed_max_pooling(x, *, size: tuple[int, ...], strides: tuple[int, ...]):
