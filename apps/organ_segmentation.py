@@ -42,7 +42,7 @@ def main(
     ] = "u_transformer",
     data: Literal["brain_regions", "brain_tissue", "phantoms", "pairs"] = "brain_regions",
     folder: str = "",
-    learning_rate: float = 2e-3,
+    learning_rate: float = 3e-3,
     weight_decay: float = 0.01,
     augment: bool = True,
     mirror: bool = True,
@@ -58,14 +58,13 @@ def main(
     encoder = kseq.data.ImageEncoder(window, channels, (0.0,) * channels, tuple(std))
     changed = kseq.data.SegmentationAugmentation(
         flip_axes=(1,) if mirror else (),  # left and right
-        degrees=15,
-        zoom=0.15,
-        shear=0.1,
-        translation=0.05,
-        elastic=2.5,
-        contrast=0.2,
-        gamma=0.3,
-        noise=0.1,
+        degrees=10,
+        zoom=0.1,
+        translation=0.04,
+        elastic=1.5,
+        gamma=0.2,
+        noise=0.05,
+        probability=0.7,
     )
     batches = kseq.data.Batches(encoder(x), y, run.batch_size, seed=run.seed, augment=changed if augment else None)
     held_out = kseq.data.Batches(encoder(validation[0]), validation[1], run.batch_size)
@@ -154,7 +153,7 @@ def filled_up(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def build(name: str, shape: tuple[int, ...], classes: int, quick: bool) -> keras.Model:
     """A small network of each kind, for images of `shape`."""
     levels, stages, depth = (3, 2, 1) if quick else (5, 4, 4)
-    unet = {"channels": (8, 16, 32, 64, 128)[:levels], "normalization": "batch"}
+    unet = {"channels": (16, 32, 48, 64, 96)[:levels], "normalization": "batch"}
     transformer = {"embed_dim": 96, "depth": depth, "num_heads": 4, "mlp_ratio": 2}
     swin = {
         "embed_dim": 24,
@@ -245,4 +244,4 @@ def plot_attention(network: keras.Model, image: np.ndarray, pixel: tuple[int, in
 
 
 if __name__ == "__main__":
-    kseq.training.launch(main, epochs=60, batch_size=4)
+    kseq.training.launch(main, epochs=40, batch_size=4)
