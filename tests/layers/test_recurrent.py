@@ -115,7 +115,8 @@ def test_fit_carries_the_state_of_a_stateful_layer(cell, dtype):
     whole.set_weights(layer.get_weights())
     states = numpy(whole(np.concatenate([X, X[:, ::-1], X], axis=1)))[1:]
     for one, other in zip(numpy(layer.states), states, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5 if dtype == "float32" else 4e-2)
+        tolerance = 1e-5 if dtype == "float32" else 4e-2  # a ReLU's states grow, so of their size too
+        np.testing.assert_allclose(one, other, atol=tolerance, rtol=tolerance)
 
 
 def test_a_stateful_layer_starts_anew_after_reset():
