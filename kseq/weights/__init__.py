@@ -18,6 +18,7 @@ from kseq.weights.setr import Setr
 from kseq.weights.swin import SwinMicrosoft, SwinTimm, SwinTransformers
 from kseq.weights.swin_unet import SwinUnetCao
 from kseq.weights.transunet import TransUnet, TransUnetJax
+from kseq.weights.upernet import UPerNetGlamSwin, UPerNetSwin
 from kseq.weights.vit_jax import VitJax
 from kseq.weights.vit_timm import VitTimm
 from kseq.weights.vit_torchvision import VitTorchvision
@@ -40,6 +41,8 @@ __all__ = [
     "SwinUnetCao",
     "TransUnet",
     "TransUnetJax",
+    "UPerNetGlamSwin",
+    "UPerNetSwin",
     "VitJax",
     "VitTimm",
     "VitTorchvision",

@@ -21,6 +21,7 @@ from kseq.weights.swin_unet import SwinUnetCao
 from kseq.weights.torch_attention import TorchAttention
 from kseq.weights.torch_recurrent import TorchRecurrent
 from kseq.weights.transunet import TransUnet, TransUnetJax
+from kseq.weights.upernet import UPerNetGlamSwin, UPerNetSwin
 from kseq.weights.vit_jax import VitJax
 from kseq.weights.vit_timm import VitTimm
 from kseq.weights.vit_torchvision import VitTorchvision
@@ -29,6 +30,8 @@ from kseq.weights.vit_transformers import VitTransformers
 # The first that recognises a checkpoint takes it, so the special ones stand in front of the general ones.
 LAYOUTS: tuple[Layout, ...] = (
     Setr(),
+    UPerNetGlamSwin(),
+    UPerNetSwin(),
     TransUnet(),
     TransUnetJax(),
     GlamSwinUnet(),

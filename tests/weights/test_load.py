@@ -157,7 +157,9 @@ def test_bad_checkpoints(given, message):
 
 
 def test_bad_arguments():
-    with pytest.raises(InputError, match="layout 'timm': unknown; give .*vit_timm, .*torch_recurrent, a Layout, or None"):
+    with pytest.raises(
+        InputError, match="layout 'timm': unknown; give .*vit_timm, .*torch_recurrent, a Layout, or None"
+    ):
         kseq.weights.load(built(keras.layers.GRU(4)), TENSORS, layout="timm")
     with pytest.raises(InputError, match="model str: give a keras.Model or a layer"):
         kseq.weights.load("gru", TENSORS)
