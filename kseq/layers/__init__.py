@@ -22,6 +22,7 @@ from kseq.layers.patch_merging import PatchMerging
 from kseq.layers.pooling import MaxPooling
 from kseq.layers.position_encoding import LearnedPositionEncoding, SinusoidalPositionEncoding
 from kseq.layers.recurrent import GRU, LSTM, SimpleRNN
+from kseq.layers.region_means import RegionMeans
 from kseq.layers.reversible_embedding import ReversibleEmbedding
 from kseq.layers.sequence_pooling import SequencePooling
 from kseq.layers.standardized_convolution import StandardizedConvolution
@@ -56,6 +57,7 @@ __all__ = [
     "PatchEmbedding",
     "PatchExpanding",
     "PatchMerging",
+    "RegionMeans",
     "ReversibleEmbedding",
     "SequencePooling",
     "SimpleRNN",

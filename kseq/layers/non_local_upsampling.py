@@ -14,7 +14,7 @@ from kseq.layers.feed_forward import FeedForward
 from kseq.layers.initializers import clone
 from kseq.layers.layer_normalization import LayerNormalization
 from kseq.layers.patch_expanding import PatchExpanding
-from kseq.layers.window_attention import check_window, fitting_window, from_windows, per_axis, to_windows
+from kseq.layers.window_attention import check_window, fitting_window, from_windows, per_known_axis, to_windows
 
 
 @keras.saving.register_keras_serializable(package="kseq")
@@ -117,7 +117,7 @@ class NonLocalUpsampling(keras.layers.Layer):
         self.window = fitting_window(self.window_size, x_shape)
         if self.legacy:
             least = 2 * min(x_shape[1:-1])
-            self.window = tuple(min(size, least) for size in per_axis("window_size", self.window_size, x_shape))
+            self.window = tuple(min(size, least) for size in per_known_axis("window_size", self.window_size, x_shape))
         self.index, rows = upsampling_index(self.window, self.legacy)
         self.table = self.add_weight(
             shape=(rows, self.num_heads),
@@ -175,7 +175,7 @@ class NonLocalUpsampling(keras.layers.Layer):
         return skip_shape
 
     def _check(self, x_shape, skip_shape):
-        per_axis("window_size", self.window_size, x_shape)  # or an error
+        per_known_axis("window_size", self.window_size, x_shape)  # or an error
         fine = tuple(2 * size for size in x_shape[1:-1])
         if tuple(skip_shape[1:-1]) != fine:
             raise InputError(

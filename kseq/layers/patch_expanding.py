@@ -9,6 +9,7 @@ from keras import ops
 from kseq.errors import InputError
 from kseq.layers.dense import Dense
 from kseq.layers.layer_normalization import LayerNormalization
+from kseq.layers.window_attention import per_known_axis
 
 
 @keras.saving.register_keras_serializable(package="kseq")
@@ -84,16 +85,7 @@ class PatchExpanding(keras.layers.Layer):
         return (input_shape[0], *fine, self._output_dim(input_shape))
 
     def _scale(self, input_shape) -> tuple[int, ...]:
-        rank = len(input_shape) - 2
-        scale = (self.scale,) * rank if isinstance(self.scale, int) else self.scale
-        if rank < 1 or len(scale) != rank:
-            raise InputError(
-                f"scale {self.scale!r}: does not fit an input of shape {tuple(input_shape)}; give one number an axis "
-                "of (batch, *space, dim)"
-            )
-        if any(size is None for size in input_shape[1:]):
-            raise InputError(f"input of shape {tuple(input_shape)}: give a known size to every axis but the batch")
-        return scale
+        return per_known_axis("scale", self.scale, input_shape)
 
     def _output_dim(self, input_shape) -> int:
         if self.output_dim is not None:

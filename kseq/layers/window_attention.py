@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from kseq.errors import InputError
+from kseq.layers.convolution import per_axis
 from kseq.layers.dense import Dense
 from kseq.layers.initializers import clone
 
@@ -94,8 +95,8 @@ class WindowAttention(keras.layers.Layer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
 
     def build(self, inputs_shape, tokens_shape=None):
-        self.window = per_axis("window_size", self.window_size, inputs_shape)
-        self.shift = per_axis("shift_size", self.shift_size, inputs_shape)
+        self.window = per_known_axis("window_size", self.window_size, inputs_shape)
+        self.shift = per_known_axis("shift_size", self.shift_size, inputs_shape)
         if any(not 0 <= s < w for s, w in zip(self.shift, self.window, strict=True)):
             raise InputError(f"shift_size {self.shift_size!r}: give 0 or more, and less than the window {self.window}")
         *space, dim = inputs_shape[1:]
@@ -228,21 +229,15 @@ def check_window(window_size: int | Sequence[int]) -> None:
         raise InputError(f"window_size {window_size!r}: give 1 or more along each axis")
 
 
-def per_axis(argument: str, value: int | Sequence[int], input_shape) -> tuple[int, ...]:
+def per_known_axis(argument: str, value: int | Sequence[int], input_shape) -> tuple[int, ...]:
     """The value of an argument for each axis of space of a map `(batch, *space, dim)`.
 
     Raises:
         InputError: if the numbers are not as many as the axes, or the size of an axis is unknown.
     """
-    rank = len(input_shape) - 2
-    values = (value,) * rank if isinstance(value, int) else tuple(value)
-    if rank < 1 or len(values) != rank:
-        raise InputError(
-            f"{argument} {value!r}: does not fit a map of shape {tuple(input_shape)}; give one number, or one for each "
-            "axis of space of (batch, *space, dim)"
-        )
+    values = per_axis(argument, value, input_shape)
     if any(size is None for size in input_shape[1:]):
-        raise InputError(f"map of shape {tuple(input_shape)}: give a known size to every axis but the batch")
+        raise InputError(f"input of shape {tuple(input_shape)}: give a known size to every axis but the batch")
     return values
 
 
@@ -253,7 +248,7 @@ def window_grid(space: Sequence[int], window: Sequence[int]) -> tuple[int, ...]:
 
 def fitting_window(window_size: int | Sequence[int], input_shape) -> tuple[int, ...]:
     """The window along each axis of a map `(batch, *space, dim)`: no longer than the axis."""
-    window = per_axis("window_size", window_size, input_shape)
+    window = per_known_axis("window_size", window_size, input_shape)
     return tuple(min(w, size) for w, size in zip(window, input_shape[1:-1], strict=True))
 
 

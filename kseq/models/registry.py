@@ -2,10 +2,28 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 
 import keras
 
 from kseq.errors import InputError
+
+MODULES = (  # whose VARIANTS are known
+    "attention_unet",
+    "char_tagger",
+    "language_model",
+    "recurrent_translator",
+    "residual_unet",
+    "setr",
+    "swin",
+    "swin_unet",
+    "text_classifier",
+    "transformer_translator",
+    "transunet",
+    "u_transformer",
+    "unet",
+    "vit",
+)
 
 
 @dataclass(frozen=True)
@@ -27,39 +45,7 @@ class Variant:
 
 def variants() -> dict[str, Variant]:
     """All variants by name."""
-    from kseq.models import (
-        attention_unet,
-        char_tagger,
-        language_model,
-        recurrent_translator,
-        residual_unet,
-        setr,
-        swin,
-        swin_unet,
-        text_classifier,
-        transformer_translator,
-        transunet,
-        u_transformer,
-        unet,
-        vit,
-    )
-
-    modules = (
-        char_tagger,
-        language_model,
-        recurrent_translator,
-        setr,
-        swin,
-        swin_unet,
-        text_classifier,
-        transformer_translator,
-        transunet,
-        attention_unet,
-        residual_unet,
-        u_transformer,
-        unet,
-        vit,
-    )
+    modules = (import_module(f"kseq.models.{name}") for name in MODULES)
     return {name: variant for module in modules for name, variant in module.VARIANTS.items()}
 
 

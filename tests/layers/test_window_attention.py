@@ -192,7 +192,10 @@ def test_global_positions_are_the_middle_of_the_table():
         (lambda: WindowAttention(2, 2, global_tokens=-1), "global_tokens -1"),
         (lambda: WindowAttention(2, 2, attention_dropout=1.0), "attention_dropout 1.0"),
         (lambda: WindowAttention(2, 3).build((None, 4, 4, 4)), "num_heads 3: does not divide the 4 channels"),
-        (lambda: WindowAttention((2, 2, 2), 2).build((None, 4, 4, 4)), r"window_size \(2, 2, 2\): does not fit a map"),
+        (
+            lambda: WindowAttention((2, 2, 2), 2).build((None, 4, 4, 4)),
+            r"window_size \(2, 2, 2\): does not fit",
+        ),
         (lambda: WindowAttention(2, 2).build((None, None, 4, 4)), r"give a known size to every axis but the batch"),
         (lambda: WindowAttention(2, 2, shift_size=2).build((None, 4, 4, 4)), "shift_size 2: give 0 or more, and less"),
         (
