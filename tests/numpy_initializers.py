@@ -10,13 +10,15 @@ import pytest
 
 @contextmanager
 def numpy_initializers() -> Iterator[None]:
-    """Within it, Glorot, He and LeCun initializers draw normal numbers of a like scale from NumPy."""
+    """Within it, random initializers draw normal numbers from NumPy, of their deviation or of LeCun's."""
     random = np.random.default_rng(0)
 
     def draw(self, shape, dtype=None):
         fan = max(np.prod(shape[:-1]), 1)
-        return keras.ops.convert_to_tensor(random.normal(size=shape, scale=fan**-0.5), dtype or keras.config.floatx())
+        values = random.normal(size=shape, scale=getattr(self, "stddev", fan**-0.5))
+        return keras.ops.convert_to_tensor(values, dtype or keras.config.floatx())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keras.initializers.VarianceScaling, "__call__", draw)
+        for name in ("VarianceScaling", "RandomNormal", "TruncatedNormal", "Orthogonal"):
+            patch.setattr(getattr(keras.initializers, name), "__call__", draw)
         yield
