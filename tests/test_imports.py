@@ -6,7 +6,7 @@ import sys
 import keras
 import pytest
 
-HEAVY = ("matplotlib", "sklearn", "PIL", "keras_hub", "rich", "typer", "onnxruntime")
+HEAVY = ("av", "matplotlib", "sklearn", "PIL", "keras_hub", "rich", "typer", "onnxruntime")
 
 
 def loaded_after(statement: str) -> set[str]:

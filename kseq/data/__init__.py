@@ -11,6 +11,8 @@ from kseq.data.austen import austen
 from kseq.data.brain_slices import ENTRY as _BRAIN_SLICES
 from kseq.data.brain_slices import brain_slices
 from kseq.data.characters import CharacterEncoder
+from kseq.data.cholec80 import ENTRY as _CHOLEC80
+from kseq.data.cholec80 import Cholec80, PhaseVideo, PhaseVideos, cholec80
 from kseq.data.context_phantoms import ENTRY as _CONTEXT_PHANTOMS
 from kseq.data.context_phantoms import ContextPhantoms, context_phantoms
 from kseq.data.dataset import DataSet, Entry
@@ -34,10 +36,14 @@ from kseq.data.medical_folders import BTCV as _BTCV
 from kseq.data.medical_folders import Cases, Sample, btcv
 from kseq.data.movie_reviews import ENTRY as _MOVIE_REVIEWS
 from kseq.data.movie_reviews import MovieReviews, movie_reviews
+from kseq.data.moving_digits import ENTRY as _MOVING_DIGITS
+from kseq.data.moving_digits import MovingDigits, moving_digits
 from kseq.data.nuclei import ENTRY as _NUCLEI
 from kseq.data.nuclei import nuclei
 from kseq.data.parts_of_speech import ENTRY as _PARTS_OF_SPEECH
 from kseq.data.parts_of_speech import ambiguous_words, parts_of_speech
+from kseq.data.real_clips import ENTRY as _ARROW_OF_TIME
+from kseq.data.real_clips import arrow_of_time, real_clips
 from kseq.data.segmentation_augmentation import SegmentationAugmentation
 from kseq.data.segmentation_set import SegmentationSet
 from kseq.data.synapse import ENTRY as _SYNAPSE
@@ -47,7 +53,11 @@ from kseq.data.text_files import Corpus, Pairs, ParallelCorpus, read_pairs, read
 from kseq.data.tokenizer import END, PADDING, START, UNKNOWN, Tokenizer
 from kseq.data.verses import ENTRY as _VERSES
 from kseq.data.verses import Verses, verses
+from kseq.data.videos import Video, read_video, video_clips
 from kseq.data.volumes import Volume, read_volume, window
+from kseq.data.workflow_model import WorkflowModel, bayes_accuracy, expected_accuracy
+from kseq.data.workflow_videos import ENTRY as _WORKFLOW_VIDEOS
+from kseq.data.workflow_videos import WorkflowVideos, procedure_model, workflow_videos
 
 __all__ = [
     "CATALOGUE",
@@ -58,6 +68,7 @@ __all__ = [
     "Batches",
     "Cases",
     "CharacterEncoder",
+    "Cholec80",
     "ContextPhantoms",
     "Corpus",
     "DataSet",
@@ -65,8 +76,11 @@ __all__ = [
     "Entry",
     "ImageEncoder",
     "MovieReviews",
+    "MovingDigits",
     "Pairs",
     "ParallelCorpus",
+    "PhaseVideo",
+    "PhaseVideos",
     "RandomAffine",
     "Sample",
     "SegmentationAugmentation",
@@ -74,33 +88,46 @@ __all__ = [
     "Synapse",
     "Tokenizer",
     "Verses",
+    "Video",
     "Volume",
+    "WorkflowModel",
+    "WorkflowVideos",
     "adding_problem",
     "ambiguous_words",
+    "arrow_of_time",
     "austen",
+    "bayes_accuracy",
     "brain_slices",
     "btcv",
     "check_labels",
+    "cholec80",
     "cifar10",
     "context_phantoms",
     "decathlon",
     "download",
+    "expected_accuracy",
     "fashion_mnist",
     "handwritten_digits",
     "image_pairs",
     "imdb",
     "med_mnist",
     "movie_reviews",
+    "moving_digits",
     "nuclei",
     "parts_of_speech",
+    "procedure_model",
     "read_pairs",
     "read_text",
+    "read_video",
     "read_volume",
+    "real_clips",
     "small_digits",
     "synapse",
     "tatoeba",
     "verses",
+    "video_clips",
     "window",
+    "workflow_videos",
 ]
 
 CATALOGUE: tuple[Entry, ...] = (
@@ -120,6 +147,10 @@ CATALOGUE: tuple[Entry, ...] = (
     _SYNAPSE,
     _BTCV,
     _DECATHLON,
+    _MOVING_DIGITS,
+    _WORKFLOW_VIDEOS,
+    _ARROW_OF_TIME,
+    _CHOLEC80,
     _IMDB,
     _TATOEBA,
 )
