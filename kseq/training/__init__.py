@@ -4,6 +4,8 @@ from kseq.training.classification import classification_metrics, plot_confusion
 from kseq.training.history import plot_history
 from kseq.training.launch import launch
 from kseq.training.overlay import plot_overlays
+from kseq.training.phase_metrics import phase_metrics
+from kseq.training.ribbons import plot_ribbons
 from kseq.training.run import Run
 from kseq.training.schedules import InverseSquareRoot, polynomial, warmup_cosine
 from kseq.training.segmentation_loss import (
@@ -36,9 +38,11 @@ __all__ = [
     "classification_metrics",
     "deep_supervision",
     "launch",
+    "phase_metrics",
     "plot_confusion",
     "plot_history",
     "plot_overlays",
+    "plot_ribbons",
     "plot_segmentation",
     "polynomial",
     "segmentation_metrics",
