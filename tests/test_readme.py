@@ -48,7 +48,7 @@ def test_every_command_runs(clone):
     commands = [line for line in lines if line.startswith("kseq ")]
     assert len(commands) >= 10
     others = {"make demo", "make test", "source .venv/bin/activate"}
-    others |= {f"python benchmarks/{name}.py" for name in ("recurrent", "attention", "text", "segmentation")}
+    others |= {f"python benchmarks/{name}.py" for name in ("recurrent", "attention", "text", "segmentation", "video")}
     assert set(lines) - set(commands) == others
     for command in commands:
         words = command.removeprefix("kseq ")
@@ -104,6 +104,13 @@ def test_the_benchmark_of_texts_runs():
     assert len(serving) == 2 + 4
     assert all(float(row.split("|")[2].split()[0]) > 0 for row in training[2:] + decoding[2:])
     assert all(float(row.split("|")[3].replace(",", "")) > 0 for row in serving[2:])
+
+
+@tensorflow_only
+def test_the_benchmark_of_video_runs():
+    rows = rows_of_benchmark("video", "torch")
+    assert len(rows) == 2 + 2  # inference and training
+    assert all(float(row.split("|")[2].split(",")[0]) > 0 for row in rows[2:])
 
 
 @tensorflow_only

@@ -4,6 +4,7 @@ from kseq.layers.attention import MultiHeadAttention
 from kseq.layers.attention_decoder import AttentionDecoder
 from kseq.layers.attention_gate import AttentionGate
 from kseq.layers.class_token import ClassToken
+from kseq.layers.conv_lstm import AutonomousConvLSTM, ConvLSTM
 from kseq.layers.convolution import Convolution, TransposedConvolution
 from kseq.layers.cross_attention_gate import CrossAttentionGate
 from kseq.layers.dense import Dense
@@ -27,6 +28,7 @@ from kseq.layers.reversible_embedding import ReversibleEmbedding
 from kseq.layers.sequence_pooling import SequencePooling
 from kseq.layers.standardized_convolution import StandardizedConvolution
 from kseq.layers.swin_block import SwinBlock
+from kseq.layers.temporal_convolution import DilatedResidualLayer, FrameEncoder, MaskSteps
 from kseq.layers.transformer_decoder import TransformerDecoderBlock
 from kseq.layers.transformer_encoder import TransformerEncoderBlock
 from kseq.layers.window_attention import WindowAttention
@@ -36,11 +38,15 @@ __all__ = [
     "LSTM",
     "AttentionDecoder",
     "AttentionGate",
+    "AutonomousConvLSTM",
     "ClassToken",
+    "ConvLSTM",
     "Convolution",
     "CrossAttentionGate",
     "Dense",
+    "DilatedResidualLayer",
     "FeedForward",
+    "FrameEncoder",
     "GlobalAttention",
     "GlobalPositions",
     "GlobalTokens",
@@ -48,6 +54,7 @@ __all__ = [
     "LayerNormalization",
     "LearnedPositionEncoding",
     "LinearResizing",
+    "MaskSteps",
     "MaxPooling",
     "Maxout",
     "MultiHeadAttention",

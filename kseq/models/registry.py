@@ -11,7 +11,9 @@ from kseq.errors import InputError
 MODULES = (  # whose VARIANTS are known
     "attention_unet",
     "char_tagger",
+    "conv_lstm_forecaster",
     "language_model",
+    "multi_stage_tcn",
     "recurrent_translator",
     "residual_unet",
     "setr",
@@ -22,6 +24,7 @@ MODULES = (  # whose VARIANTS are known
     "transunet",
     "u_transformer",
     "unet",
+    "video_tagger",
     "vit",
 )
 

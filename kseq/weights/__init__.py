@@ -6,12 +6,14 @@ read.
 """
 
 from kseq.weights.bahdanau import Bahdanau
+from kseq.weights.conv_lstm_hzzone import ConvLstmHzzone
 from kseq.weights.glam_swin import GlamSwin
 from kseq.weights.glam_swin_unet import GlamSwinUnet
 from kseq.weights.layout import Layout, Rule
 from kseq.weights.loading import MismatchError, load
 from kseq.weights.monai_attention_unet import MonaiAttentionUnet
 from kseq.weights.monai_unet import MonaiUnet
+from kseq.weights.ms_tcn import MsTcn
 from kseq.weights.non_local import NonLocal
 from kseq.weights.positions import resample_positions
 from kseq.weights.setr import Setr
@@ -26,12 +28,14 @@ from kseq.weights.vit_transformers import VitTransformers
 
 __all__ = [
     "Bahdanau",
+    "ConvLstmHzzone",
     "GlamSwin",
     "GlamSwinUnet",
     "Layout",
     "MismatchError",
     "MonaiAttentionUnet",
     "MonaiUnet",
+    "MsTcn",
     "NonLocal",
     "Rule",
     "Setr",

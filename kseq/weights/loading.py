@@ -9,11 +9,13 @@ import numpy as np
 from kseq.errors import InputError, shorten
 from kseq.weights.bahdanau import Bahdanau
 from kseq.weights.checkpoint import read
+from kseq.weights.conv_lstm_hzzone import ConvLstmHzzone
 from kseq.weights.glam_swin import GlamSwin
 from kseq.weights.glam_swin_unet import GlamSwinUnet
 from kseq.weights.layout import Layout, Rule
 from kseq.weights.monai_attention_unet import MonaiAttentionUnet
 from kseq.weights.monai_unet import MonaiUnet
+from kseq.weights.ms_tcn import MsTcn
 from kseq.weights.non_local import NonLocal
 from kseq.weights.setr import Setr
 from kseq.weights.swin import SwinMicrosoft, SwinTimm, SwinTransformers
@@ -47,6 +49,8 @@ LAYOUTS: tuple[Layout, ...] = (
     MonaiUnet(),
     MonaiAttentionUnet(),
     NonLocal(),
+    MsTcn(),
+    ConvLstmHzzone(),
     Bahdanau(),
     TorchAttention(),
     TorchRecurrent(),

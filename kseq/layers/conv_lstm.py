@@ -1,0 +1,376 @@
+"""The convolutional LSTM: a recurrent layer whose states are maps."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Literal
+
+import keras
+from keras import ops
+
+from kseq.backend.conv_recurrence import conv_recurrence, frame_convolution
+from kseq.backend.convolution import padding_of
+from kseq.errors import InputError
+from kseq.layers.convolution import checked_sizes, per_axis
+
+
+@keras.saving.register_keras_serializable(package="kseq")
+class ConvLSTM(keras.layers.Layer):
+    """The LSTM whose products are convolutions, with peepholes, for sequences, videos and volumes in time.
+
+        i_t = σ(X_t * W_xi + H_{t-1} * W_hi + W_ci ⊙ C_{t-1} + b_i)
+        f_t = σ(X_t * W_xf + H_{t-1} * W_hf + W_cf ⊙ C_{t-1} + b_f)
+        C_t = f_t ⊙ C_{t-1} + i_t ⊙ tanh(X_t * W_xc + H_{t-1} * W_hc + b_c)
+        o_t = σ(X_t * W_xo + H_{t-1} * W_ho + W_co ⊙ C_t + b_o)
+        H_t = o_t ⊙ tanh(C_t)
+
+    σ is `recurrent_activation`, tanh `activation`. The output gate looks at the new C_t. Kernels stand side by side in
+    the order i, f, c, o. Without peepholes it is `keras.layers.ConvLSTM1D`, `2D` and `3D`, whose weights it takes by
+    `set_weights`. The inputs of all frames are convolved in one call, in the place of one a step.
+
+    Source: Shi et al. 2015 (arXiv 1506.04214), equation 3. The parameters that its table 1 counts have one number a
+    channel in W_ci, W_cf and W_co, which is `peepholes="channel"`.
+
+    Args:
+        filters: channels of the states.
+        kernel_size: places of W_x along each axis, or one number for all.
+        recurrent_kernel_size: places of W_h; `None` for those of W_x.
+        peepholes: whether there are W_ci, W_cf and W_co, `(*space, filters)` each; "channel" for `(filters,)` each,
+            the same at all places, so that weights fit maps of any size.
+        strides: of W_x, along each axis or one number for all; W_h has none, and keeps the size of the states.
+        padding: of W_x, "same" or "valid" as in Keras, whose default is "valid".
+        activation: tanh of the equations, a name or function.
+        recurrent_activation: σ of the equations.
+        use_bias: whether there is a b.
+        unit_forget_bias: whether b_f begins with ones.
+        kernel_initializer: of W_x `(*kernel_size, channels, 4 filters)`.
+        recurrent_initializer: of W_h `(*recurrent_kernel_size, filters, 4 filters)`.
+        bias_initializer: of b.
+        peephole_initializer: of W_ci, W_cf and W_co.
+        dropout: share of the input's values set to zero while training, the same in all frames of a sequence.
+        return_sequences: whether the output is H of all steps, in place of the last.
+        return_state: whether the last H and C are returned too.
+        go_backwards: whether the frames, and the mask, are read from the end; outputs are in the order of reading.
+        zero_output_for_mask: whether the output of masked steps is zero.
+        seed: of the dropout.
+
+    Call arguments:
+        sequences: `(batch, time, *space, channels)` with one to three axes of space, of known sizes.
+        mask: booleans `(batch, time)`, or `None`.
+        initial_state: H_0 and C_0, a list; zeros if `None`.
+
+    Masking: as that of `kseq.layers.LSTM`. At a masked step the states stay as they are and the output is that of the
+    last valid step, zero before the first one whatever the initial state; with `zero_output_for_mask` it is zero. What
+    stands in a masked frame, NaN included, reaches no output.
+
+    Output shape: `(batch, *places, filters)`, or `(batch, time, *places, filters)` with `return_sequences`; with
+    `return_state` also the last H and C, `(batch, *places, filters)` each.
+
+    On JAX on CPU the gradient has no forward mode, unless an activation is other than tanh, sigmoid, relu or linear.
+
+    Raises:
+        InputError: for an argument out of range, unknown sizes of space, no time step, a window larger than the input,
+            or a mask or states of the wrong shape.
+    """
+
+    stateful = False  # what `keras.layers.Bidirectional` asks for
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        *,
+        recurrent_kernel_size: int | Sequence[int] | None = None,
+        peepholes: bool | Literal["channel"] = True,
+        strides: int | Sequence[int] = 1,
+        padding: Literal["same", "valid"] = "same",
+        activation="tanh",
+        recurrent_activation="sigmoid",
+        use_bias: bool = True,
+        unit_forget_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        recurrent_initializer="orthogonal",
+        bias_initializer="zeros",
+        peephole_initializer="zeros",
+        dropout: float = 0.0,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        zero_output_for_mask: bool = False,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(filters, Integral) or filters < 1:
+            raise InputError(f"filters {filters!r}: give the channels of the states, an integer of 1 or more")
+        if peepholes not in (True, False, "channel"):
+            raise InputError(f"peepholes {peepholes!r}: give True, False, or 'channel' for one number a channel")
+        if padding not in ("same", "valid"):
+            raise InputError(f"padding {padding!r}: choose 'same' or 'valid'")
+        if not 0 <= dropout < 1:
+            raise InputError(f"dropout {dropout!r}: give a share from 0 to below 1")
+        self.filters, self.peepholes, self.padding = int(filters), peepholes, padding
+        self.kernel_size = checked_sizes("kernel_size", kernel_size)
+        self.recurrent_kernel_size = None
+        if recurrent_kernel_size is not None:
+            self.recurrent_kernel_size = checked_sizes("recurrent_kernel_size", recurrent_kernel_size)
+        self.strides = checked_sizes("strides", strides)
+        self.activation = _activation("activation", activation)
+        self.recurrent_activation = _activation("recurrent_activation", recurrent_activation)
+        self.use_bias, self.unit_forget_bias = use_bias, unit_forget_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.peephole_initializer = keras.initializers.get(peephole_initializer)
+        self.return_sequences, self.return_state = return_sequences, return_state
+        self.go_backwards, self.zero_output_for_mask = go_backwards, zero_output_for_mask
+        self.dropout, self.seed = dropout, seed
+        self.seed_generator = keras.random.SeedGenerator(seed) if dropout else None
+        self.supports_masking = True
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        self._check_sequences(sequences_shape)
+        size = per_axis("kernel_size", self.kernel_size, sequences_shape[1:])
+        self.kernel = self.add_weight(
+            shape=(*size, sequences_shape[-1], 4 * self.filters), initializer=self.kernel_initializer, name="kernel"
+        )
+        self._build_recurrence(self._places(sequences_shape))
+        self.built = True
+
+    def _build_recurrence(self, space):
+        """The weights that an input has no part in."""
+        self.recurrent_kernel = self.add_weight(
+            shape=(*self._recurrent_size(space), self.filters, 4 * self.filters),
+            initializer=self.recurrent_initializer,
+            name="recurrent_kernel",
+        )
+        self.bias, self.peephole_weights = None, None
+        if self.use_bias:
+            self.bias = self.add_weight(shape=(4 * self.filters,), initializer=self._initial_bias, name="bias")
+        if self.peepholes:
+            shape = (self.filters,) if self.peepholes == "channel" else (*space, self.filters)
+            self.peephole_weights = [
+                self.add_weight(shape=shape, initializer=self.peephole_initializer, name=name)
+                for name in ("input_peephole", "forget_peephole", "output_peephole")
+            ]
+
+    def _initial_bias(self, shape, dtype=None):
+        if not self.unit_forget_bias:
+            return self.bias_initializer(shape, dtype=dtype)
+        parts = [self.bias_initializer((count * self.filters,), dtype=dtype) for count in (1, 2)]
+        return ops.concatenate([parts[0], ops.ones((self.filters,), dtype=dtype), parts[1]])
+
+    def call(self, sequences, initial_state=None, mask=None, sequences_mask=None, training=False):
+        mask = sequences_mask if mask is None else mask  # Keras's name for it where an initial state is given too
+        if isinstance(mask, (list, tuple)):  # Keras gives one for each input, the states among them
+            mask = mask[0] if mask[0] is None or hasattr(mask[0], "shape") else mask
+        x = ops.cast(sequences, self.compute_dtype)
+        mask = None if mask is None else ops.cast(ops.convert_to_tensor(mask), "bool")
+        self._check_sequences(x.shape)
+        if mask is not None:
+            _check_shape("mask", mask.shape, x.shape[:2], "(batch, time)")
+        if self.go_backwards:
+            x = ops.flip(x, axis=1)
+            mask = None if mask is None else ops.flip(mask, axis=1)
+        if mask is not None:
+            x = ops.where(ops.reshape(mask, (*ops.shape(mask), *(1,) * (len(x.shape) - 2))), x, 0)  # or 0 · NaN
+        if training and self.dropout:
+            batch, _, *frame = ops.shape(x)
+            kept = keras.random.dropout(
+                ops.ones((batch, 1, *frame), dtype=x.dtype), self.dropout, seed=self.seed_generator
+            )
+            x = x * kept
+        h, states = self._carry(self._convolved(x), mask, initial_state)
+        return self._outputs(h, states, mask, initial_state is None)
+
+    def _convolved(self, x):
+        """X_t * W_x + b of all frames, `(time, batch, *places, 4 filters)`."""
+        x = ops.transpose(x, (1, 0, *range(2, len(x.shape))))  # (time, batch, *space, channels)
+        strides = per_axis("strides", self.strides, x.shape[1:])
+        kernel = ops.cast(self.kernel, self.compute_dtype)
+        bias = None if self.bias is None else ops.cast(self.bias, self.compute_dtype)
+        return frame_convolution(x, kernel, bias, strides=strides, padding=self.padding)
+
+    def _carry(self, a, mask, initial_state):
+        """All H, `(time, batch, *places, filters)`, and the last H and C."""
+        space = tuple(a.shape[2:-1])
+        if initial_state is None:
+            states = [ops.zeros((ops.shape(a)[1], *space, self.filters), dtype=self.compute_dtype)] * 2
+        else:
+            self._check_states(initial_state, (a.shape[1], *space, self.filters))
+            states = [ops.cast(state, self.compute_dtype) for state in initial_state]
+        peepholes = None
+        if self.peepholes:
+            shape = (*space, self.filters)
+            peepholes = [ops.broadcast_to(ops.cast(W, self.compute_dtype), shape) for W in self.peephole_weights]
+        mask = None if mask is None else ops.transpose(mask)
+        return conv_recurrence(
+            a,
+            mask,
+            states,
+            ops.cast(self.recurrent_kernel, self.compute_dtype),
+            peepholes,
+            activation=self.activation,
+            recurrent_activation=self.recurrent_activation,
+        )
+
+    def _outputs(self, h, states, mask, begins_with_zeros):
+        h = ops.transpose(h, (1, 0, *range(2, len(h.shape)))) if self.return_sequences else states[0][:, None]
+        if mask is not None:  # h: (batch, time or 1, *places, filters)
+            shown = mask
+            if not self.zero_output_for_mask:  # before the first valid step h is H_0
+                shown = ops.cumsum(ops.cast(mask, "int32"), axis=1) > 0
+            if self.zero_output_for_mask or not begins_with_zeros:
+                shown = shown if self.return_sequences else shown[:, -1:]
+                h = ops.where(ops.reshape(shown, (*ops.shape(shown), *(1,) * (len(h.shape) - 2))), h, 0)
+        h = h if self.return_sequences else h[:, 0]
+        return (h, *states) if self.return_state else h
+
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        state = (sequences_shape[0], *self._places(sequences_shape), self.filters)
+        output = (state[0], sequences_shape[1], *state[1:]) if self.return_sequences else state
+        return (output, state, state) if self.return_state else output
+
+    def compute_mask(self, sequences, mask=None):
+        mask = mask[0] if isinstance(mask, (list, tuple)) else mask
+        mask = mask if self.return_sequences else None
+        return [mask, None, None] if self.return_state else mask
+
+    def _recurrent_size(self, space) -> tuple[int, ...]:
+        name = "kernel_size" if self.recurrent_kernel_size is None else "recurrent_kernel_size"
+        return per_axis(name, getattr(self, name), (None, *space, self.filters))
+
+    def _places(self, sequences_shape) -> tuple[int, ...]:
+        """The size of the states."""
+        frame = tuple(sequences_shape[1:])
+        size, strides = per_axis("kernel_size", self.kernel_size, frame), per_axis("strides", self.strides, frame)
+        space = frame[1:-1]
+        pads = padding_of(self.padding, size, strides, space)
+        places = tuple((n + sum(p) - k) // s + 1 for n, p, k, s in zip(space, pads, size, strides, strict=True))
+        if min(places) < 1:
+            raise InputError(
+                f"kernel_size {size}: larger than frames of {space}; give a smaller one, or padding 'same'"
+            )
+        return places
+
+    def _check_sequences(self, shape):
+        if not 4 <= len(shape) <= 6 or None in shape[2:] or 0 in shape[1:]:
+            raise InputError(
+                f"sequences of shape {tuple(shape)}: give (batch, time, *space, channels), one to three axes of space, "
+                "a known size of 1 or more to each and to the channels, and at least one time step"
+            )
+
+    def _check_states(self, states, expected):
+        if not isinstance(states, (list, tuple)) or len(states) != 2:
+            raise InputError(f"initial_state: {self.name} has two, H and C; give a list of {expected} each")
+        for state in states:
+            _check_shape("initial_state", getattr(state, "shape", ()), expected, "(batch, *places, filters)")
+
+    def get_config(self):
+        return super().get_config() | {
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "recurrent_kernel_size": self.recurrent_kernel_size,
+            "peepholes": self.peepholes,
+            "strides": self.strides,
+            "padding": self.padding,
+            "activation": keras.activations.serialize(self.activation),
+            "recurrent_activation": keras.activations.serialize(self.recurrent_activation),
+            "use_bias": self.use_bias,
+            "unit_forget_bias": self.unit_forget_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "recurrent_initializer": keras.initializers.serialize(self.recurrent_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "peephole_initializer": keras.initializers.serialize(self.peephole_initializer),
+            "dropout": self.dropout,
+            "return_sequences": self.return_sequences,
+            "return_state": self.return_state,
+            "go_backwards": self.go_backwards,
+            "zero_output_for_mask": self.zero_output_for_mask,
+            "seed": self.seed,
+        }
+
+
+@keras.saving.register_keras_serializable(package="kseq")
+class AutonomousConvLSTM(ConvLSTM):
+    """A `ConvLSTM` without input, run on from given states: the equations there with X = 0 and no W_x.
+
+    The first layer of the forecaster of Shi et al. 2015 (arXiv 1506.04214), section 3.3, whose parameters have no W_x.
+
+    Args:
+        filters: channels of the states.
+        kernel_size: places of W_h along each axis, or one number for all.
+        steps: T, the number of steps.
+        **kwargs: of `ConvLSTM`, but those of the input, of masks and of the direction.
+
+    Call arguments:
+        states: H_0 and C_0, a list of `(batch, *space, filters)` each, space of known sizes.
+
+    Output shape: `(batch, *space, filters)`, or `(batch, steps, *space, filters)` with `return_sequences`; with
+    `return_state` also the last H and C.
+
+    Raises:
+        InputError: for an argument out of range, or states that do not fit.
+    """
+
+    def __init__(self, filters: int, kernel_size: int | Sequence[int], *, steps: int, **kwargs):
+        unused = {"recurrent_kernel_size", "strides", "padding", "dropout", "go_backwards", "zero_output_for_mask"}
+        if given := sorted(unused & set(kwargs)):
+            raise InputError(f"{given[0]}: there is no input; leave it out")
+        super().__init__(filters, kernel_size, **kwargs)
+        if not isinstance(steps, Integral) or steps < 1:
+            raise InputError(f"steps {steps!r}: give 1 or more")
+        self.steps = int(steps)
+
+    def build(self, states_shape):
+        state = self._state_shape(states_shape)
+        self._build_recurrence(state[1:-1])
+        self.built = True
+
+    def call(self, states):
+        self._state_shape([state.shape for state in states])
+        _, *space, _ = states[0].shape
+        a = ops.zeros((4 * self.filters,)) if self.bias is None else self.bias
+        shape = (self.steps, ops.shape(states[0])[0], *space, 4 * self.filters)
+        a = ops.broadcast_to(ops.cast(a, self.compute_dtype), shape)
+        h, states = self._carry(a, None, list(states))
+        return self._outputs(h, states, None, False)
+
+    def compute_output_shape(self, states_shape):
+        state = tuple(self._state_shape(states_shape))
+        output = (state[0], self.steps, *state[1:]) if self.return_sequences else state
+        return (output, state, state) if self.return_state else output
+
+    def compute_mask(self, states, mask=None):
+        return None
+
+    def _state_shape(self, shapes):
+        if len(shapes) != 2 or any(len(shape) != len(shapes[0]) for shape in shapes):
+            raise InputError(f"states: {self.name} has two, H and C; give a list of (batch, *space, filters) each")
+        for shape in shapes:
+            if not 3 <= len(shape) <= 5 or None in shape[1:] or shape[-1] != self.filters:
+                raise InputError(
+                    f"states of shape {tuple(shape)}: give (batch, *space, filters), one to three axes of space of "
+                    f"known sizes, and {self.filters} filters"
+                )
+        return shapes[0]
+
+    def get_config(self):
+        unused = {"recurrent_kernel_size", "strides", "padding", "dropout", "go_backwards", "zero_output_for_mask"}
+        return {key: value for key, value in super().get_config().items() if key not in unused} | {"steps": self.steps}
+
+
+def _activation(argument, value):
+    try:
+        return keras.activations.get(value)
+    except ValueError:
+        raise InputError(
+            f"{argument} {value!r}: not known to Keras; give a name such as 'tanh', or a function"
+        ) from None
+
+
+def _check_shape(argument, shape, expected, axes):
+    """Raise an error if a tensor does not fit; an unknown size fits any."""
+    fits = len(shape) == len(expected)
+    fits = fits and all(None in pair or pair[0] == pair[1] for pair in zip(shape, expected, strict=True))
+    if not fits:
+        raise InputError(f"{argument} of shape {tuple(shape)}: give {axes}, here {tuple(expected)}")
