@@ -16,6 +16,11 @@ tensorflow_only = pytest.mark.skipif(
     reason="does the same on every backend (it starts processes of its own), so it runs once",
 )
 
+torch_only = pytest.mark.skipif(
+    keras.backend.backend() != "torch",
+    reason="does the same on every backend, so it runs once, where nothing is traced or compiled",
+)
+
 
 @pytest.fixture(autouse=True)
 def _same_start():
