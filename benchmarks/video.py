@@ -1,4 +1,4 @@
-"""The convolutional LSTM beside Keras's: `python benchmarks/video.py` prints the table of the README.
+"""The convolutional LSTM beside Keras's: `python benchmarks/video.py` prints a table.
 
 A process a backend; in it ours without peepholes, ours with them and `keras.layers.ConvLSTM2D` take turns, so that all
 meet the same machine at the same time. Figures are medians in milliseconds, on `--threads` threads. A training step is

@@ -193,9 +193,13 @@ def derived_frame_convolution(x, kernel, bias=None, *, padding: Padding = "same"
 
 
 def _kernel_gradient(x, d_outputs, kernel, pads):
-    """The gradient of a kernel that all frames x are convolved with, a frame at a time: that much fits the cache."""
+    """The gradient of a kernel that all frames x are convolved with, a frame at a time: that much fits the cache.
+
+    The sum is in float32 for half precision, in which it would stand still once it is some hundred times its terms.
+    """
     size, space, places = tuple(kernel.shape[:-2]), x.shape[2:-1], d_outputs.shape[2:-1]
     channels, filters = kernel.shape[-2:]
+    dtype = keras.backend.result_type(x.dtype, "float32")
 
     def step(states, inputs):
         frames, d_frames = inputs
@@ -205,15 +209,15 @@ def _kernel_gradient(x, d_outputs, kernel, pads):
             seen = frames[(slice(None), *(slice(o, o + n) for o, n in zip(offset, places, strict=True)))]
             seen = ops.reshape(seen, (-1, channels))
             products.append(ops.matmul(ops.transpose(seen), d_frames))  # (channels, filters)
-        return (states[0] + ops.concatenate(products, axis=0),), ()
+        return (states[0] + ops.cast(ops.concatenate(products, axis=0), dtype),), ()
 
     time, batch = ops.shape(x)[:2]
     sequences = (
         ops.reshape(x, (time, batch * prod(space), channels)),
         ops.reshape(d_outputs, (time, batch * prod(places), filters)),
     )
-    (total,), _ = scan(step, (ops.zeros((prod(size) * channels, filters), dtype=x.dtype),), sequences, ())
-    return ops.reshape(total, kernel.shape)
+    (total,), _ = scan(step, (ops.zeros((prod(size) * channels, filters), dtype=dtype),), sequences, ())
+    return ops.cast(ops.reshape(total, kernel.shape), kernel.dtype)
 
 
 def _transposed(kernel):

@@ -161,6 +161,8 @@ def cholec80(
     root = Path(root)
     if split not in SPLITS:
         raise InputError(f"split {shorten(split)}: {', '.join(SPLITS)} are allowed")
+    if fps is None:
+        raise InputError("fps None: labels have a fixed rate; give frames a second")
     check_sampling(size, fps)
     folder = root / "videos"
     if not folder.is_dir():

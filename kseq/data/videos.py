@@ -3,7 +3,7 @@
 import math
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Integral, Real
@@ -226,14 +226,17 @@ def video_clips(
 def check_sampling(size, fps) -> tuple[tuple[int, int] | None, Fraction | None]:
     """`size` and `fps` as `read_video` takes them, or an `InputError`."""
     if size is not None:
-        size = tuple(size)
-        if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 for n in size):
-            raise InputError(f"size {size}: give (height, width), each 1 or more")
-        size = (int(size[0]), int(size[1]))
+        sizes = tuple(size) if isinstance(size, Iterable) else (size,)
+        if len(sizes) != 2 or not all(isinstance(n, Integral) and n > 0 for n in sizes):
+            raise InputError(f"size {shorten(size)}: give (height, width), each 1 or more")
+        size = (int(sizes[0]), int(sizes[1]))
     if fps is not None:
         if not (isinstance(fps, Real) and 0 < fps <= MOST):
             raise InputError(f"fps {shorten(fps)}: give a number above 0 and up to {MOST:,}")
-        fps = Fraction(fps if isinstance(fps, Fraction) else float(fps)).limit_denominator(1_001_000)
+        rounded = Fraction(fps if isinstance(fps, Fraction) else float(fps)).limit_denominator(1_001_000)
+        if not rounded:
+            raise InputError(f"fps {shorten(fps)}: less than a frame in a million seconds; give a larger number")
+        fps = rounded
     return size, fps
 
 

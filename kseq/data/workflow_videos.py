@@ -19,7 +19,8 @@ ENTRY = Entry(
 SIDE = 14  # pixels of a tool
 TOOL_NAMES = ("grasper", "bipolar", "hook", "scissors", "clipper", "irrigator", "bag")  # tool k is a digit k
 
-# Of each phase the mean, the standard deviation, the least and the most of its frames.
+# Of each phase the mean and the standard deviation, in frames, of a gamma distribution, and the least and the most that
+# it is then cut to.
 DURATIONS = {
     "preparation": (10, 4, 4, 16),
     "dissection": (31, 9, 22, 44),

@@ -70,7 +70,8 @@ class OnlineVideoTagger:
         self.encoder = layers.get("encoder")
         self.layers = [layer for layer in model.layers if isinstance(layer, Recurrence)]
         self.heads = {name: layers[name] for name in heads}
-        self.dtype = layers["frames"].dtype
+        self.dtype, self.frame = layers["frames"].dtype, layers["frames"].batch_shape[2:]
+        self.state_shapes = [(size,) for layer in self.layers for size in _sizes(layer)]
         self.step = compiled(self.compute, model.variables)
 
     def begin(self, batch_size: int = 1) -> tuple:
@@ -87,8 +88,12 @@ class OnlineVideoTagger:
 
         Returns:
             Logits `(batch, num_classes)` in float32, or a dict of what the model gives; and the states.
+
+        Raises:
+            InputError: if frames or states have another shape, or are of different batches.
         """
         x = ops.cast(frames, self.dtype)
+        _check("frames", x, self.frame, states, self.state_shapes)
         if self.encoder is not None:
             x = self.encoder(x[:, None], training=False)[:, 0]  # (batch, dim)
         states, new = list(states), []
@@ -123,7 +128,9 @@ class OnlineMultiStageTCN:
                     "it with causal=True to run it frame by frame"
                 )
         self.model = model
-        self.dtype = model.get_layer("features").dtype
+        features = model.get_layer("features")
+        self.dtype, self.frame = features.dtype, features.batch_shape[2:]
+        self.state_shapes = [(layer.reach, layer.pointwise.units) for _, layers, _ in self.stages for layer in layers]
         self.step = compiled(self.compute, model.variables)
 
     def begin(self, batch_size: int = 1) -> tuple:
@@ -139,8 +146,13 @@ class OnlineMultiStageTCN:
 
         Returns:
             Logits `(batch, num_classes)` in float32, or a dict of those of all stages; and the states.
+
+        Raises:
+            InputError: if features or states have another shape, or are of different batches.
         """
-        x = ops.cast(features, self.dtype)[:, None]  # (batch, 1, input_dim)
+        x = ops.cast(features, self.dtype)
+        _check("features", x, self.frame, states, self.state_shapes)
+        x = x[:, None]  # (batch, 1, input_dim)
         states, new, answers = list(states), [], []
         for projection, layers, logits in self.stages:
             x = projection(ops.softmax(ops.cast(x, "float32")) if answers else x)
@@ -168,6 +180,26 @@ def _stages(model: keras.Model) -> list[tuple]:
         (stage["projection"], [stage[f"layer_{level}"] for level in range(len(stage) - 2)], stage["logits"])
         for stage in stages
     ]
+
+
+def _check(argument, x, frame, states, state_shapes) -> None:
+    """Raise an error unless frames and states fit the model and each other."""
+    if not _fits(x, (None, *frame)):
+        raise InputError(f"{argument} of shape {tuple(x.shape)}: give (batch, *{tuple(frame)}), a frame of each video")
+    expected = [(x.shape[0], *shape) for shape in state_shapes]
+    if len(states) != len(expected) or not all(map(_fits, states, expected)):
+        found = [tuple(state.shape) for state in states]
+        raise InputError(
+            f"states of shapes {found}: with {argument} of shape {tuple(x.shape)} go {expected}; give what begin gave "
+            "for so many videos, or the step before"
+        )
+
+
+def _fits(tensor, expected) -> bool:
+    """Whether a tensor has a shape; an unknown size fits any."""
+    shape = tuple(tensor.shape)
+    same = len(shape) == len(expected)
+    return same and all(None in pair or pair[0] == pair[1] for pair in zip(shape, expected, strict=True))
 
 
 def _sizes(layer: Recurrence) -> list[int]:

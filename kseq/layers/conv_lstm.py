@@ -65,11 +65,12 @@ class ConvLSTM(keras.layers.Layer):
     Output shape: `(batch, *places, filters)`, or `(batch, time, *places, filters)` with `return_sequences`; with
     `return_state` also the last H and C, `(batch, *places, filters)` each.
 
-    On JAX on CPU the gradient has no forward mode, unless an activation is other than tanh, sigmoid, relu or linear.
+    On JAX on CPU the gradient has no forward mode, unless strides are other than 1 and an activation is other than
+    tanh, sigmoid, relu or linear.
 
     Raises:
         InputError: for an argument out of range, unknown sizes of space, no time step, a window larger than the input,
-            or a mask or states of the wrong shape.
+            a mask or states of the wrong shape, or sequences that a built layer has no weights for.
     """
 
     stateful = False  # what `keras.layers.Bidirectional` asks for
@@ -166,6 +167,12 @@ class ConvLSTM(keras.layers.Layer):
         x = ops.cast(sequences, self.compute_dtype)
         mask = None if mask is None else ops.cast(ops.convert_to_tensor(mask), "bool")
         self._check_sequences(x.shape)
+        *size, channels, _ = self.kernel.shape
+        if len(x.shape) != len(size) + 3 or x.shape[-1] != channels:
+            raise InputError(
+                f"sequences of shape {tuple(x.shape)}: {self.name} was built for {len(size)} axes of space and "
+                f"{channels} channels; give such sequences, or make another layer"
+            )
         if mask is not None:
             _check_shape("mask", mask.shape, x.shape[:2], "(batch, time)")
         if self.go_backwards:
@@ -193,6 +200,13 @@ class ConvLSTM(keras.layers.Layer):
     def _carry(self, a, mask, initial_state):
         """All H, `(time, batch, *places, filters)`, and the last H and C."""
         space = tuple(a.shape[2:-1])
+        if self.peepholes and self.peepholes != "channel":
+            built = tuple(self.peephole_weights[0].shape[:-1])
+            if space != built:
+                raise InputError(
+                    f"states of {space} places: {self.name} was built with a peephole for each of {built}; give inputs "
+                    "of the size it was built for, or make it with peepholes='channel', which fits any"
+                )
         if initial_state is None:
             states = [ops.zeros((ops.shape(a)[1], *space, self.filters), dtype=self.compute_dtype)] * 2
         else:
@@ -290,6 +304,18 @@ class ConvLSTM(keras.layers.Layer):
         }
 
 
+_OF_INPUT = {  # arguments that mean nothing without one; W_h has the kernel_size
+    "dropout",
+    "go_backwards",
+    "kernel_initializer",
+    "padding",
+    "recurrent_kernel_size",
+    "seed",
+    "strides",
+    "zero_output_for_mask",
+}
+
+
 @keras.saving.register_keras_serializable(package="kseq")
 class AutonomousConvLSTM(ConvLSTM):
     """A `ConvLSTM` without input, run on from given states: the equations there with X = 0 and no W_x.
@@ -300,7 +326,7 @@ class AutonomousConvLSTM(ConvLSTM):
         filters: channels of the states.
         kernel_size: places of W_h along each axis, or one number for all.
         steps: T, the number of steps.
-        **kwargs: of `ConvLSTM`, but those of the input, of masks and of the direction.
+        **kwargs: of `ConvLSTM`, but those of the input and its dropout, of masks and of the direction.
 
     Call arguments:
         states: H_0 and C_0, a list of `(batch, *space, filters)` each, space of known sizes.
@@ -313,8 +339,7 @@ class AutonomousConvLSTM(ConvLSTM):
     """
 
     def __init__(self, filters: int, kernel_size: int | Sequence[int], *, steps: int, **kwargs):
-        unused = {"recurrent_kernel_size", "strides", "padding", "dropout", "go_backwards", "zero_output_for_mask"}
-        if given := sorted(unused & set(kwargs)):
+        if given := sorted(_OF_INPUT & set(kwargs)):
             raise InputError(f"{given[0]}: there is no input; leave it out")
         super().__init__(filters, kernel_size, **kwargs)
         if not isinstance(steps, Integral) or steps < 1:
@@ -329,6 +354,11 @@ class AutonomousConvLSTM(ConvLSTM):
     def call(self, states):
         self._state_shape([state.shape for state in states])
         _, *space, _ = states[0].shape
+        rank = len(self.recurrent_kernel.shape) - 2
+        if len(space) != rank:
+            raise InputError(
+                f"states of shape {tuple(states[0].shape)}: {self.name} was built for {rank} axes of space"
+            )
         a = ops.zeros((4 * self.filters,)) if self.bias is None else self.bias
         shape = (self.steps, ops.shape(states[0])[0], *space, 4 * self.filters)
         a = ops.broadcast_to(ops.cast(a, self.compute_dtype), shape)
@@ -355,8 +385,8 @@ class AutonomousConvLSTM(ConvLSTM):
         return shapes[0]
 
     def get_config(self):
-        unused = {"recurrent_kernel_size", "strides", "padding", "dropout", "go_backwards", "zero_output_for_mask"}
-        return {key: value for key, value in super().get_config().items() if key not in unused} | {"steps": self.steps}
+        config = {key: value for key, value in super().get_config().items() if key not in _OF_INPUT}
+        return config | {"steps": self.steps}
 
 
 def _activation(argument, value):

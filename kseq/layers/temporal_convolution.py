@@ -120,7 +120,8 @@ class FrameEncoder(layers.Wrapper):
     Masking: every frame is encoded, masked or not; the mask is passed on.
 
     Raises:
-        InputError: if f does not give a vector, or `remat` is below 0 or f changes variables as it trains.
+        InputError: if f does not give a vector, `remat` is below 0, or f changes variables as it trains, be it because
+            `trainable` has been set later.
     """
 
     def __init__(self, layer: layers.Layer, *, remat: int = 0, trainable: bool = True, **kwargs):
@@ -136,17 +137,20 @@ class FrameEncoder(layers.Wrapper):
         self.compute_output_shape(input_shape)  # or an error
         super().build((None, *input_shape[2:]))
         if self.remat and self.trainable:
-            for layer in self.layer._flatten_layers():
-                if not layer._layers and layer.trainable and layer.non_trainable_variables:
-                    raise InputError(
-                        f"remat {self.remat}: {layer.name} of {self.layer.name} has variables that training changes, "
-                        "and would change twice; take an encoder without batch normalisation and dropout, freeze it, "
-                        "or remat=0"
-                    )
+            self._check_remat()
+
+    def _check_remat(self):
+        for layer in self.layer._flatten_layers():
+            if not layer._layers and layer.trainable and layer.non_trainable_variables:
+                raise InputError(
+                    f"remat {self.remat}: {layer.name} of {self.layer.name} has variables that training changes, and "
+                    "would change twice; take an encoder without batch normalisation and dropout, freeze it, or remat=0"
+                )
 
     def call(self, inputs, training=None):
         x = ops.reshape(inputs, (-1, *inputs.shape[2:]))  # (batch · time, *frame)
         if self.remat and training and self.trainable:
+            self._check_remat()
             z = self._encode_in_parts(x)
         else:
             z = self.layer(x, training=training if self.trainable else False)
@@ -195,6 +199,9 @@ class MaskSteps(layers.Layer):
     Output shape: that of x.
 
     Masking: the output has the mask.
+
+    Raises:
+        InputError: if the mask has another shape than x has in front.
     """
 
     def __init__(self, **kwargs):
@@ -205,8 +212,10 @@ class MaskSteps(layers.Layer):
         x, mask = inputs if isinstance(inputs, (list, tuple)) else (inputs, mask)
         if mask is None:
             return x
-        ones = (1,) * (len(x.shape) - 2)
-        valid = ops.reshape(ops.cast(mask, "bool"), (-1, ops.shape(x)[1], *ones))  # (batch, time, 1, …)
+        mask, steps = ops.cast(mask, "bool"), tuple(x.shape[:2])
+        if len(mask.shape) != 2 or any(a != b for a, b in zip(mask.shape, steps, strict=True) if None not in (a, b)):
+            raise InputError(f"mask of shape {tuple(mask.shape)}: give (batch, time), here {steps}")
+        valid = ops.reshape(mask, (*ops.shape(mask), *(1,) * (len(x.shape) - 2)))  # (batch, time, 1, …)
         return ops.where(valid, x, 0)
 
     def compute_mask(self, inputs, mask=None):

@@ -45,13 +45,13 @@ def ConvLSTMClassifier(
         patch_size: pixels of a patch along each axis; must divide the frames.
         peepholes: see `kseq.layers.ConvLSTM`.
         per_frame: whether each frame has a class, in place of the clip. Layer names and weights are the same.
-        masked: whether the model has a second input, `frame_mask`, booleans `(batch, time)`: for clips of several
+        masked: whether the model has a second input, `mask`, booleans `(batch, time)`: for clips of several
             lengths in a batch. What stands in a masked frame changes no answer to another.
         dropout: share of the mean set to zero while training.
         name: name of the model.
 
     Returns:
-        A model from frames `(batch, time, *space, channels)`, with `masked` `[frames, frame_mask]`, to logits
+        A model from frames `(batch, time, *space, channels)`, with `masked` `[frames, mask]`, to logits
         `(batch, num_classes)`, or `(batch, time, num_classes)` with `per_frame`.
 
     Raises:
@@ -64,7 +64,7 @@ def ConvLSTMClassifier(
         raise InputError(f"dropout {dropout!r}: give a share from 0 to below 1")
 
     frames = keras.Input(tuple(input_shape), name="frames")
-    mask = keras.Input(tuple(input_shape[:1]), dtype="bool", name="frame_mask") if masked else None
+    mask = keras.Input(tuple(input_shape[:1]), dtype="bool", name="mask") if masked else None
     x = patches(frames, patch_size)
     for level, count in enumerate(filters):
         sequences = per_frame or level < len(filters) - 1

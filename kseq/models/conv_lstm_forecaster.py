@@ -14,7 +14,8 @@ a bias in every layer, peepholes of one number a channel, and a first layer of t
 Deviations: `peepholes=True`, the default, has one number for each place and channel, as equation 3 is commonly read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Literal
 
 import keras
@@ -85,14 +86,16 @@ def ConvLSTMForecaster(
 
 def check_frames(input_shape, filters, kernel_size, patch_size) -> None:
     """Raise an error unless layers of these sizes can read frames of this shape."""
-    time, *space, channels = input_shape if 3 <= len(input_shape) <= 5 else (0, 0)
+    shape = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
+    time, *space, channels = shape if 3 <= len(shape) <= 5 else (0, 0)
     if not all(isinstance(size, int) and size > 0 for size in (1 if time is None else time, *space, channels)):
         raise InputError(
-            f"input_shape {tuple(input_shape)}: give (time, *space, channels) with one to three axes of space, 1 or "
+            f"input_shape {input_shape!r}: give (time, *space, channels) with one to three axes of space, 1 or "
             "more each; only time may be None"
         )
-    if not filters or any(count < 1 for count in filters):
-        raise InputError(f"filters {tuple(filters)}: give 1 or more for each layer, and at least one layer")
+    counts = tuple(filters) if isinstance(filters, Iterable) else ()
+    if not counts or not all(isinstance(count, Integral) and count >= 1 for count in counts):
+        raise InputError(f"filters {filters!r}: give 1 or more for each layer, and at least one layer, as in (64, 64)")
     for argument, value in (("kernel_size", kernel_size), ("patch_size", patch_size)):
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{argument} {value!r}: give 1 or more")

@@ -14,7 +14,8 @@ statistics over a batch of frames of a few videos mislead end-to-end training (R
 layers above read z_t alone, not the time that has gone by.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Literal
 
 import keras
@@ -53,6 +54,9 @@ def VideoTagger(
     `cell=None`, which classifies each frame by itself, and then given to another with `train_encoder=False`. Frozen, it
     is one that learned elsewhere. `model.get_layer("encoder").trainable`, and compiling anew, changes that later.
 
+    Frames reach f as they are given, nothing scales them: divide those of a video, from 0 to 255, by 255 for a new
+    `FrameNetwork`, and put those for an encoder of `keras.applications` through its `preprocess_input`.
+
     A frozen f says the same in every epoch: `model.get_layer("encoder")` can be run once, and what it says be the input
     of a tagger of features, whose layers are the others of this model by the same names; `kseq.models.copy_encoder`
     and `set_weights` move them.
@@ -87,10 +91,19 @@ def VideoTagger(
 
     Raises:
         InputError: for an argument out of range, an encoder that does not give a vector for such frames, or that
-            `remat` cannot compute again.
+            `remat` cannot compute again; for `remat` where there is no f, or `train_encoder=False` where it is new.
     """
-    sizes = {"units": units, "depth": depth, "batch_size": batch_size, "input_shape": min(input_shape, default=0)}
-    check(sizes, {"dropout": dropout})
+    sizes = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
+    if not sizes or not all(isinstance(size, Integral) and size >= 1 for size in sizes):
+        raise InputError(
+            f"input_shape {input_shape!r}: give (height, width, channels), or (features,) without an encoder, 1 or "
+            "more each"
+        )
+    check({"units": units, "depth": depth, "batch_size": batch_size}, {"dropout": dropout})
+    if encoder is None and not train_encoder:
+        raise InputError("train_encoder False with encoder None: there is nothing learned to keep; give an encoder")
+    if encoder is None and remat and len(sizes) == 1:
+        raise InputError(f"remat {remat!r}: a tagger of features has no encoder to compute again; leave it out")
     _check(input_shape, num_classes, encoder, cell, bidirectional, remaining_duration, stateful, batch_size)
 
     inputs = x = keras.Input(batch_shape=(batch_size, None, *input_shape), name="frames")
@@ -142,9 +155,11 @@ def FrameNetwork(
     """
     check({"channels": min(channels, default=0)}, {})
     least = 2 ** (len(channels) - 1)
-    if not 2 <= len(input_shape) <= 4 or min(input_shape) < 1 or min(input_shape[:-1]) < least:
+    sizes = tuple(input_shape) if isinstance(input_shape, Iterable) else ()
+    known = 2 <= len(sizes) <= 4 and all(isinstance(size, Integral) and size >= 1 for size in sizes)
+    if not known or min(sizes[:-1]) < least:
         raise InputError(
-            f"input_shape {tuple(input_shape)}: give (height, width, channels), at least {least} × {least} pixels for "
+            f"input_shape {input_shape!r}: give (height, width, channels), at least {least} × {least} pixels for "
             f"{len(channels)} levels of channels, or an encoder of your own"
         )
     frames = x = keras.Input(tuple(input_shape), name="frames")

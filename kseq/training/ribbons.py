@@ -77,7 +77,7 @@ def _check(true, predicted, class_names, titles, frame_rate) -> None:
         raise InputError(f"titles: {len(titles)} for {len(true)} videos; give one for each")
     if frame_rate is not None and not frame_rate > 0:
         raise InputError(f"frame_rate {frame_rate!r}: give frames a second, above 0, or None")
-    for name, answers in {"true": true, **predicted}.items():
+    for name, answers in (("true", true), *predicted.items()):  # a model may be called "true" as well
         shapes = [np.shape(phases) for phases in answers]
         if shapes != [(len(phases),) for phases in true]:
             raise InputError(f"{name}: phases of shapes {shapes}; give one for each frame of each video, as in true")

@@ -4,8 +4,9 @@
     _conv.bias (4 filters,)                               b
     Wci, Wcf, Wco (1, filters, height, width)             the peepholes
 
-In the original class the peepholes are no parameters: they begin with zeros, are never trained, and are not in its
-`state_dict()`. A checkpoint without them goes into a layer with `peepholes=False`, which computes the same.
+In the original class the peepholes begin with zeros and are moved to the device after `nn.Parameter` has wrapped them.
+On a GPU that leaves plain tensors, which are never trained and not in its `state_dict()`; on the CPU they are
+parameters. A checkpoint without them goes into a layer with `peepholes=False`, which computes the same.
 
 Source: nowcasting/models/convLSTM.py of that repository. Its maps are time first and channels first; here they are
 `(batch, time, height, width, channels)`.
@@ -58,6 +59,7 @@ class ConvLstmHzzone(Layout):
     def _check(model: ConvLSTM, size: list[int]) -> None:
         """Whether the layer convolves as the original does."""
         wanted = {
+            "kernel_size": ([k % 2 for k in size], [1] * len(size)),
             "recurrent_kernel_size": (tuple(model.recurrent_kernel.shape[:-2]), tuple(size)),
             "strides": (np.max(model.strides), 1),
             "padding": (model.padding, "same"),
@@ -68,6 +70,6 @@ class ConvLstmHzzone(Layout):
             if ours != theirs:
                 raise InputError(
                     f"{model.name}: {argument} {getattr(model, argument)!r}, which conv_lstm_hzzone checkpoints do not "
-                    "have; build it with kernels of one odd size, strides 1, padding 'same', a bias, and peepholes "
-                    "True, or False for a checkpoint without them"
+                    "have; build it with both kernels of the same odd sizes, strides 1, padding 'same', a bias, and "
+                    "peepholes True, or False for a checkpoint without them"
                 )

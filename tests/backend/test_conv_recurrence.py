@@ -82,3 +82,11 @@ def test_derived_chosen_and_portable_convolutions_of_frames_agree(space, size, p
     both = [derived, partial(forms.frame_convolution, **options)]
     portable = partial(forms.portable_frame_convolution, **options)
     check_same([lambda *t, form=form: (form(*t),) for form in both], lambda *t: (portable(*t),), inputs)
+
+
+def test_the_gradient_of_a_kernel_is_summed_in_single_precision():
+    """In bfloat16 a sum that has come to 256 stands still when ones are added."""
+    x = ops.cast(np.array([256] + 63 * [1]).reshape(64, 1, 1, 1), "bfloat16")
+    found = forms._kernel_gradient(x, ops.ones_like(x), ops.ones((1, 1, 1), "bfloat16"), ((0, 0),))
+    assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
+    np.testing.assert_allclose(ops.convert_to_numpy(ops.cast(found, "float32")).item(), 256 + 63, rtol=0.01)

@@ -158,6 +158,7 @@ def test_arguments_and_ranges(root):
     for arguments, message in (
         ({"split": "50/30"}, "split '50/30': 40/40, 32/8/40 are allowed"),
         ({"fps": 0}, "fps 0"),
+        ({"fps": None}, "fps None: .* give frames a second"),
         ({"size": (0, 1)}, "size"),
     ):
         with pytest.raises(InputError, match=message):

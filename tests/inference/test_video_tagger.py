@@ -130,3 +130,15 @@ def test_another_model():
         OnlineMultiStageTCN(other)
     with pytest.raises(InputError, match="no tagger of video frames"):
         OnlineVideoTagger(network())
+
+
+@pytest.mark.parametrize(("make", "inputs"), [(tagger, FRAMES), (network, FEATURES)])
+def test_frames_and_states_that_do_not_fit(make, inputs):
+    stepper = online(make())
+    states = stepper.begin(2)
+    for frames in (inputs, inputs[0, 0], inputs[:, 0, :-1]):
+        with pytest.raises(InputError, match=r"(frames|features) of shape .*: give \(batch, "):
+            stepper.step(frames, states)
+    for other in (stepper.begin(1), states[:-1], ()):
+        with pytest.raises(InputError, match="states of shapes .*; give what begin gave for so many videos"):
+            stepper.step(inputs[:, 0], other)

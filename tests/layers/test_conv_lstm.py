@@ -260,6 +260,8 @@ def test_without_input_it_is_the_loop_of_zeros(rank):
         (lambda: ConvLSTM(3, 3)(VIDEOS[1], initial_state=states_of(1)[:1]), "initial_state: conv_lstm.* has two"),
         (lambda: AutonomousConvLSTM(2, 3, steps=0), "steps 0"),
         (lambda: AutonomousConvLSTM(2, 3, steps=2, strides=2), "strides: there is no input"),
+        (lambda: AutonomousConvLSTM(2, 3, steps=2, seed=1), "seed: there is no input"),
+        (lambda: AutonomousConvLSTM(2, 3, steps=2, kernel_initializer="zeros"), "kernel_initializer: there is no"),
         (lambda: AutonomousConvLSTM(2, 3, steps=2)(states_of(1)), "and 2 filters"),
         (lambda: AutonomousConvLSTM(3, 3, steps=2)(states_of(1)[:1]), "states: autonomous_conv_lstm.* has two"),
     ],
@@ -267,3 +269,20 @@ def test_without_input_it_is_the_loop_of_zeros(rank):
 def test_bad_input(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_built_layer_refuses_what_it_has_no_weights_for():
+    layer = ConvLSTM(FILTERS, 3)
+    layer.build((None, None, 1, 4, CHANNELS))
+    with pytest.raises(InputError, match=r"states of \(3, 4\) places: .* each of \(1, 4\); .* peepholes='channel'"):
+        layer(VIDEOS[2])  # whose peepholes would be repeated along the axis of 1
+    per_channel = ConvLSTM(FILTERS, 3, peepholes="channel")
+    per_channel.build((None, None, 1, 4, CHANNELS))
+    assert per_channel(VIDEOS[2]).shape == (BATCH, 3, 4, FILTERS)
+    for sequences in (VIDEOS[1], VIDEOS[3], VIDEOS[2][..., :1]):
+        with pytest.raises(InputError, match="was built for 2 axes of space and 2 channels"):
+            per_channel(sequences)
+    alone = AutonomousConvLSTM(FILTERS, 3, steps=2, peepholes="channel")
+    alone.build([state.shape for state in states_of(2)])
+    with pytest.raises(InputError, match=r"states of shape \(4, 4, 3\): .* was built for 2 axes"):
+        alone(states_of(1))

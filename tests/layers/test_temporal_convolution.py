@@ -135,13 +135,55 @@ def test_computing_again_changes_no_gradient():
             np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="it does not tell what it keeps for the gradient")
+def test_computing_again_keeps_less():
+    kept = []
+    for parts in (0, 4):
+        layer = FrameEncoder(encoder(*(Dense(64, "tanh", name=f"wide_{level}") for level in range(4))), remat=parts)
+        layer.build(FRAMES.shape)
+        kept.append(KEPT[keras.backend.backend()](layer, np.repeat(FRAMES, 200, axis=1)))
+    assert kept[1] < 0.6 * kept[0]
+
+
+def kept_by_torch(layer, frames) -> int:
+    """Bytes that a step keeps for the gradient."""
+    import torch
+
+    sizes = {}  # by address, as a tensor may be saved twice
+    keep = lambda tensor: sizes.update({tensor.data_ptr(): tensor.nbytes}) or tensor  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = layer(frames, training=True)
+    assert outputs.requires_grad
+    return sum(sizes.values())
+
+
+def held_by_jax(layer, frames) -> int:
+    """Bytes that a step needs beside its arguments and results."""
+    import jax
+
+    def loss(weights, frames):
+        with keras.StatelessScope(zip(layer.trainable_variables, weights, strict=True)):
+            return ops.sum(layer(frames, training=True) ** 2)
+
+    weights = [variable.value for variable in layer.trainable_variables]
+    return jax.jit(jax.grad(loss)).lower(weights, frames).compile().memory_analysis().temp_size_in_bytes
+
+
+KEPT = {"torch": kept_by_torch, "jax": held_by_jax}
+
+
 def test_what_computing_again_would_do_twice_is_refused():
     for layer in (keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)):
         with pytest.raises(InputError, match=f"remat 2: {layer.name} of f"):
             FrameEncoder(encoder(layer), remat=2).build(FRAMES.shape)
     frozen = keras.layers.BatchNormalization(trainable=False)
     FrameEncoder(encoder(frozen), remat=2).build(FRAMES.shape)
-    FrameEncoder(encoder(keras.layers.Dropout(0.5)), remat=2, trainable=False).build(FRAMES.shape)
+    thawed = FrameEncoder(encoder(keras.layers.Dropout(0.5)), remat=2, trainable=False)
+    thawed(FRAMES, training=True)
+    thawed.trainable = True
+    thawed(FRAMES)
+    with pytest.raises(InputError, match="would change twice"):
+        thawed(FRAMES, training=True)
 
 
 def test_a_frozen_encoder_is_the_same_in_training_and_comes_back_frozen(tmp_path):
@@ -182,3 +224,6 @@ def test_masked_steps_are_zero_and_the_mask_goes_on():
     np.testing.assert_array_equal(array(keras.src.backend.get_keras_mask(outputs)), MASKS)
     np.testing.assert_array_equal(array(layer(x, mask=MASKS)), array(outputs))
     np.testing.assert_array_equal(array(layer(X)), X)
+    for mask in (MASKS[:, :1], MASKS.T, MASKS[..., None]):
+        with pytest.raises(InputError, match=r"mask of shape .*: give \(batch, time\), here \(3, 9\)"):
+            layer([X, mask])

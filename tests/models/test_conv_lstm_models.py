@@ -90,6 +90,7 @@ def test_padding_changes_no_answer(per_frame, tmp_path):
     plain.set_weights(model.get_weights())
     short = plain.predict(VIDEOS[:1, :2], verbose=0)
     np.testing.assert_allclose(short, expected[:1, :2] if per_frame else expected[:1], atol=1e-6)
+    assert [entry.name for entry in model.inputs] == ["frames", "mask"]
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again.predict([VIDEOS, mask], verbose=0), expected)
@@ -112,6 +113,8 @@ def test_signals_and_volumes(space):
         ({"input_shape": (3, 4, 6, 0)}, "1 or more each"),
         ({"filters": ()}, r"filters \(\): give 1 or more"),
         ({"filters": (4, 0)}, r"filters \(4, 0\)"),
+        ({"filters": 64}, "filters 64: give 1 or more for each layer"),
+        ({"input_shape": 64}, r"input_shape 64: give \(time"),
         ({"kernel_size": 0}, "kernel_size 0"),
         ({"patch_size": 0}, "patch_size 0"),
         ({"peepholes": None}, "peepholes None"),

@@ -173,6 +173,8 @@ def test_the_small_network_reads_signals_images_and_volumes(shape):
     assert model.predict(np.ones((2, *shape)), verbose=0).shape == (2, 16)
     with pytest.raises(InputError, match="at least 16 × 16 pixels for 5 levels"):
         FrameNetwork(shape, channels=(8,) * 5)
+    with pytest.raises(InputError, match=r"input_shape \(None, .*: give"):
+        FrameNetwork((None, *shape[1:]))
 
 
 def test_the_default_network_and_parameters():
@@ -194,7 +196,11 @@ def test_the_default_network_and_parameters():
         ({"bidirectional": True, "cell": None}, "the way back begins at the end"),
         ({"stateful": True, "cell": None, "batch_size": 2}, "has no state"),
         ({"stateful": True}, "batch_size None"),
-        ({"input_shape": (4, 0, 1)}, "input_shape 0: give 1 or more"),
+        ({"input_shape": (4, 0, 1)}, r"input_shape \(4, 0, 1\): give \(height, width, channels\)"),
+        ({"input_shape": (None, 16, 1)}, r"input_shape \(None, 16, 1\): give"),
+        ({"input_shape": 16}, "input_shape 16: give"),
+        ({"train_encoder": False}, "train_encoder False with encoder None"),
+        ({"input_shape": (16,), "remat": 2}, "remat 2: a tagger of features has no encoder"),
         ({"input_shape": (4, 4, 1)}, "at least 8 × 8 pixels for 4 levels"),
         ({"encoder": "resnet"}, "encoder 'resnet': give a keras.Model"),
         ({"encoder": FrameNetwork((8, 8, 3), channels=(8,))}, r"encoder frame_network reads \(8, 8, 3\)"),

@@ -47,6 +47,7 @@ def test_time_in_minutes():
         ((TRUE, {"online": ONLINE[:1]}, NAMES), "online: phases of shapes"),
         ((TRUE, {"online": ONLINE[::-1]}, NAMES), "online: phases of shapes"),
         ((TRUE, {"online": ONLINE}, NAMES[:2]), "true: give phases as integers from 0 to 1"),
+        (([phases + 0.5 for phases in TRUE], {"true": TRUE}, NAMES), "true: give phases as integers"),
         ((TRUE, {"online": [phases / 1.0 for phases in TRUE]}, NAMES), "online: give phases as integers"),
     ],
 )

@@ -53,6 +53,7 @@ def test_a_checkpoint_without_peepholes_is_that_of_zeros():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"kernel_size": 2}, "kernel_size 2, which .* the same odd sizes"),
         ({"recurrent_kernel_size": 1}, "recurrent_kernel_size 1, which"),
         ({"strides": 2}, "strides 2"),
         ({"padding": "valid"}, "padding 'valid'"),
