@@ -30,6 +30,7 @@ from kseq.errors import InputError
 UNIT = 32  # sizes of images are filled up to multiples of it, which all networks here can halve
 SHOWN = 4  # test slices in the picture
 PIXELS = 40_000  # from which the forest learns
+LEARNING_RATES = {"swin_unet": 5e-4, "glam_swin_unet": 5e-4}  # of the others 3e-3, at which these learn nothing
 WITHOUT_PICTURE = ("unet", "swin_unet", "glam_swin_unet")  # no attention that compares all places of a map
 
 
@@ -41,7 +42,7 @@ def main(
     ] = "u_transformer",
     data: Literal["brain_regions", "brain_tissue", "phantoms", "pairs"] = "brain_regions",
     folder: str = "",
-    learning_rate: float = 3e-3,
+    learning_rate: float = 0.0,  # 0: that of LEARNING_RATES
     weight_decay: float = 0.01,
     augment: bool = True,
     mirror: bool = True,
@@ -81,6 +82,7 @@ def main(
 
     # The network: cross-entropy and Dice, the epoch with the best Dice of the validation slices
     network = build(model, (*window, channels), len(images.class_names), run.quick)
+    learning_rate = learning_rate or LEARNING_RATES.get(model, 3e-3)
     schedule = kseq.training.polynomial(learning_rate, run.epochs * len(batches), warmup=0.05)
     network.compile(
         optimizer=keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=1.0),
