@@ -13,9 +13,9 @@ demo: install  ## train the tagger, export it, serve it from a fresh process
 	$(BIN)/kseq predict $(RUN)/saved_model noisily actress accurate beautify
 
 test: lint  ## the whole suite, once a backend; two processes with a thread each, a file of tests in one of them
-	KERAS_BACKEND=tensorflow OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
-	KERAS_BACKEND=jax OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
-	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	KERAS_BACKEND=tensorflow OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+	KERAS_BACKEND=jax OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+	KERAS_BACKEND=torch OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 lint: install
 	$(BIN)/ruff check

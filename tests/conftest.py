@@ -21,6 +21,14 @@ torch_only = pytest.mark.skipif(
     reason="does the same on every backend, so it runs once, where nothing is traced or compiled",
 )
 
+BY_THEMSELVES = ("test_every_app.py", "test_readme.py")  # files of long tests that share nothing
+
+
+def pytest_collection_modifyitems(items):
+    """A file of tests goes to one process, for what its tests share; these are the groups of `--dist loadgroup`."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.name if item.path.name in BY_THEMSELVES else str(item.path)))
+
 
 @pytest.fixture(autouse=True)
 def _same_start():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kseq.models.registry import variants
-from tests.conftest import tensorflow_only
+from tests.conftest import tensorflow_only, torch_only
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -124,6 +124,7 @@ def test_the_make_targets_exist():
 @pytest.mark.parametrize(
     "page", [path.name for path in sorted((ROOT / "docs").glob("*.md")) if blocks("python", path.read_text())]
 )
+@torch_only
 def test_the_programs_of_a_page_run(page, tmp_path, monkeypatch):
     """In this process: a start of a backend for each program would take longer than the programs."""
     monkeypatch.chdir(tmp_path)

@@ -11,6 +11,7 @@ import pytest
 
 import kseq
 from kseq.errors import InputError
+from tests.conftest import torch_only
 
 APP = Path(__file__).parents[2] / "apps" / "long_range_context.py"
 PICTURES = ("dice_by_distance.png", "phantoms.png")
@@ -89,6 +90,7 @@ def test_answers_known_beforehand_score_what_the_page_says(app, phantoms, answer
         assert figures["cue_seen"][d] == 0  # the answer does not depend on the image
 
 
+@torch_only
 def test_all_models_can_be_built_at_the_size_of_the_page_and_are_of_like_size(app):
     counts = {name: build((64, 32, 1), 3, name).count_params() for name, (_, build) in app.MODELS.items()}
     assert len(counts) == 7

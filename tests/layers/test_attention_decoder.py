@@ -96,7 +96,7 @@ def test_it_is_the_equations_whole_and_step_by_step(arguments):
     unseen = np.where(MASK[..., None], MEMORY, np.nan)  # what stands at a masked position reaches nothing
     outputs, weights = layer(X, unseen, initial_state=states, memory_mask=MASK, return_attention_scores=True)
     assert tuple(outputs.shape) == layer.compute_output_shape(X.shape, MEMORY.shape)
-    np.testing.assert_allclose(ops.convert_to_numpy(outputs), expected, atol=2e-6)
+    np.testing.assert_allclose(ops.convert_to_numpy(outputs), expected, atol=5e-6)
     weights = ops.convert_to_numpy(weights)
     np.testing.assert_allclose(weights, attention, atol=1e-6)
     assert (weights[np.broadcast_to(~MASK[:, None], weights.shape)] == 0).all()

@@ -3,11 +3,13 @@ import pytest
 from kseq import models
 from kseq.errors import InputError
 from kseq.models.registry import variants
+from tests.conftest import torch_only
 
 # Counted without their weights by the tests of the models.
 LARGE = {name for name, variant in variants().items() if variant.parameters > 10_000_000}
 
 
+@torch_only
 @pytest.mark.parametrize("name", sorted(set(models.list()) - LARGE))
 def test_parameter_counts(name):
     assert models.create(name).count_params() == variants()[name].parameters

@@ -6,6 +6,7 @@ from kseq.errors import InputError
 from kseq.models import Swin
 from kseq.models.registry import variants
 from tests import conformance
+from tests.conftest import torch_only
 
 random = np.random.default_rng(8)
 IMAGES = random.normal(size=(2, 21, 16, 3)).astype("float32")
@@ -33,6 +34,7 @@ def counted(**arguments):
         return {layer.name: layer.count_params() for layer in Swin(**arguments).layers}
 
 
+@torch_only
 @pytest.mark.parametrize("name", ["swin_t", "swin_s", "swin_b", "swin_b_384", "swin_l"])
 def test_published_parameter_counts(name):
     """Counted stage by stage with one block each: the weights of the largest would take 0.8 GB."""

@@ -6,6 +6,7 @@ from kseq.errors import InputError
 from kseq.models import SwinUnet, create
 from kseq.models.registry import variants
 from tests import conformance
+from tests.conftest import torch_only
 
 random = np.random.default_rng(5)
 IMAGES = random.normal(size=(2, 16, 8, 1)).astype("float32")
@@ -33,6 +34,7 @@ def test_conformance(tmp_path):
     conformance.check_model(make, IMAGES, tmp_path)
 
 
+@torch_only
 @pytest.mark.parametrize(("name", "parameters"), [("swin_unet_t", 27_168_900), ("glam_swin_unet_t", 35_006_328)])
 def test_parameter_counts(name, parameters):
     """The first is published. PyTorch counts without memory; elsewhere the second costs too much for what it adds."""

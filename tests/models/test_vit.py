@@ -8,6 +8,7 @@ from kseq.errors import InputError
 from kseq.models import ViT, create
 from kseq.models.registry import variants
 from tests import conformance
+from tests.conftest import torch_only
 from tests.layers import attention_reference as reference
 
 random = np.random.default_rng(7)
@@ -32,6 +33,7 @@ def test_conformance(images, arguments, tmp_path):
     conformance.check_model(lambda: ViT(images.shape[1:], 5, **SMALL | arguments), images, tmp_path)
 
 
+@torch_only
 @pytest.mark.parametrize("name", [name for name in variants() if name.startswith("vit")])
 def test_published_parameter_counts(name):
     """Counted from shapes alone: the weights of the largest would take 2.5 GB."""
