@@ -24,6 +24,7 @@ torch_only = pytest.mark.skipif(
 BY_THEMSELVES = ("test_every_app.py", "test_readme.py")  # files of long tests that share nothing
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own hook
 def pytest_collection_modifyitems(items):
     """A file of tests goes to one process, for what its tests share; these are the groups of `--dist loadgroup`."""
     for item in items:

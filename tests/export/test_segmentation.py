@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import kseq
 from kseq import saving
 from kseq.errors import InputError
 from kseq.export import LabelMap, export, predict
@@ -302,3 +303,14 @@ def test_a_card_that_does_not_fit_is_refused(tmp_path, changed, names, message):
     with pytest.raises(InputError, match=message):
         export(tmp_path / "model.keras")
     assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]
+
+
+@tensorflow_only
+def test_the_model_in_the_box_knows_the_test_slices():
+    import tensorflow as tf
+
+    images, labels = kseq.data.brain_slices().test
+    folder = Path(__file__).parents[2] / "saved_models" / "organ_segmentation"
+    segment = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    found = segment(tf.constant(images))["labels"].numpy()
+    assert (found == labels).mean() == pytest.approx(0.859, abs=0.003)  # 0.8585 with the black margin of the app
