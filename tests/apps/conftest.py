@@ -13,7 +13,7 @@ APPS = Path(__file__).parents[2] / "apps"
 def pytest_collection_modifyitems(items):
     """The tests of what an app leaves behind run on PyTorch; that it runs on the others is in `test_every_app.py`."""
     for item in items:
-        if "run_app" in getattr(item, "fixturenames", ()) and item.path.name != "test_every_app.py":
+        if "run_app" in getattr(item, "fixturenames", ()):
             item.add_marker(torch_only)
 
 

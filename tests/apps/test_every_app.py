@@ -1,12 +1,14 @@
 """Every app runs at `--quick` size on TensorFlow and JAX; what it leaves behind is looked at on PyTorch."""
 
 import json
+import runpy
+import sys
+from pathlib import Path
 
 import keras
 import pytest
 
-from tests.apps.conftest import APPS
-
+APPS = Path(__file__).parents[2] / "apps"
 SMALL = {  # flags of an app; of others --no-baselines alone
     "char_tagging": ("--no-baselines", "--units", "16"),
     "image_classification": ("--no-baselines", "--embed-dim", "16", "--depth", "1"),
@@ -17,7 +19,12 @@ SMALL = {  # flags of an app; of others --no-baselines alone
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="the tests of the apps run them on PyTorch")
 @pytest.mark.parametrize("name", sorted(path.stem for path in APPS.glob("*.py")))
-def test_an_app_runs(run_app, name):
-    folder, _ = run_app(name, *SMALL.get(name, ("--no-baselines",)))
+def test_an_app_runs(name, tmp_path, monkeypatch):
+    """In this process, which has the backend already; the tests on PyTorch start one as a user does."""
+    folder = tmp_path / "run"
+    flags = SMALL.get(name, ("--no-baselines",))
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--quick", "--output", str(folder), *flags])
+    monkeypatch.syspath_prepend(str(APPS))
+    runpy.run_path(str(APPS / f"{name}.py"), run_name="__main__")
     assert json.loads((folder / "config.json").read_text())["backend"] == keras.backend.backend()
     assert json.loads((folder / "metrics.json").read_text())
