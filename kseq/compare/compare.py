@@ -108,7 +108,10 @@ def _run(script: Path, backend: str, folder: Path, quick: bool) -> dict:
 
 
 def _add_differences(rows: dict[str, dict], folder: Path) -> None:
-    """Add the largest differences of logits and weights to those of the first backend that succeeded."""
+    """Add the largest differences of logits and weights to those of the first backend that succeeded.
+
+    That of the logits is a share of the largest logit, if above 1, as in the check of an export.
+    """
     finished = [backend for backend, row in rows.items() if row["status"] == "ok"]
     if not finished:
         return
@@ -116,7 +119,8 @@ def _add_differences(rows: dict[str, dict], folder: Path) -> None:
         for backend in finished:
             with np.load(folder / f"{backend}.npz") as arrays:
                 largest = {name: float(np.max(np.abs(arrays[name] - reference[name]))) for name in reference.files}
-            rows[backend]["logits_difference"] = largest.pop("logits")
+            scale = max(1.0, float(np.max(np.abs(reference["logits"]))))
+            rows[backend]["logits_difference"] = largest.pop("logits") / scale
             rows[backend]["step_difference"] = max(largest.values())
 
 
