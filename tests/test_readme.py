@@ -37,7 +37,7 @@ def clone(tmp_path_factory) -> Path:
 
 
 def is_run_by_a_test_of_its_app(words: str) -> bool:
-    """Whether it runs an app with no flags but those that the app's test gives, which runs it on every backend."""
+    """Whether it runs an app with no flags but those that the app's own test gives."""
     match = re.fullmatch(r"run apps/(\w+)\.py(?: --backend \w+)?((?: [^ ]+)*)", words)
     test = ROOT / "tests" / "apps" / f"test_{match[1]}.py" if match else None
     return bool(match) and all(f'"{flag}"' in test.read_text() for flag in match[2].split())
@@ -56,9 +56,9 @@ def test_every_command_runs(clone, monkeypatch):
         words = command.removeprefix("kseq ")
         if is_run_by_a_test_of_its_app(words) or words.startswith("compare "):  # tests/compare compares
             continue
-        if words.startswith("run ") and "--help" not in words:
-            words += "" if "--resume" in words else f" {SMALL}"  # a resumed run takes its settings from the first
         if words.startswith("run "):
+            if "--help" not in words and "--resume" not in words:  # which takes its settings from the first
+                words += f" {SMALL}"
             done = subprocess.run(
                 [sys.executable, "-m", "kseq", *shlex.split(words)],
                 cwd=clone,
