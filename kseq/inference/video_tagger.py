@@ -15,8 +15,10 @@ from keras import ops
 
 from kseq.backend.compile import compiled
 from kseq.errors import InputError
+from kseq.layers.frame_encoder import FrameEncoder
+from kseq.layers.mask_steps import MaskSteps
 from kseq.layers.recurrent import Recurrence
-from kseq.layers.temporal_convolution import DilatedResidualLayer, FrameEncoder, MaskSteps
+from kseq.layers.temporal_convolution import DilatedResidualLayer
 
 PARTS = (  # of a tagger, beside its heads
     keras.layers.InputLayer,

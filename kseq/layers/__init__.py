@@ -9,9 +9,11 @@ from kseq.layers.convolution import Convolution, TransposedConvolution
 from kseq.layers.cross_attention_gate import CrossAttentionGate
 from kseq.layers.dense import Dense
 from kseq.layers.feed_forward import FeedForward
+from kseq.layers.frame_encoder import FrameEncoder
 from kseq.layers.global_tokens import GlobalAttention, GlobalPositions, GlobalTokens
 from kseq.layers.layer_normalization import LayerNormalization
 from kseq.layers.linear_resizing import LinearResizing
+from kseq.layers.mask_steps import MaskSteps
 from kseq.layers.maxout import Maxout
 from kseq.layers.non_local_block import NonLocalBlock
 from kseq.layers.non_local_upsampling import NonLocalUpsampling
@@ -28,7 +30,7 @@ from kseq.layers.reversible_embedding import ReversibleEmbedding
 from kseq.layers.sequence_pooling import SequencePooling
 from kseq.layers.standardized_convolution import StandardizedConvolution
 from kseq.layers.swin_block import SwinBlock
-from kseq.layers.temporal_convolution import DilatedResidualLayer, FrameEncoder, MaskSteps
+from kseq.layers.temporal_convolution import DilatedResidualLayer
 from kseq.layers.transformer_decoder import TransformerDecoderBlock
 from kseq.layers.transformer_encoder import TransformerEncoderBlock
 from kseq.layers.window_attention import WindowAttention

@@ -21,7 +21,8 @@ import keras
 
 from kseq.errors import InputError
 from kseq.layers import Dense
-from kseq.layers.temporal_convolution import DilatedResidualLayer, MaskSteps
+from kseq.layers.mask_steps import MaskSteps
+from kseq.layers.temporal_convolution import DilatedResidualLayer
 from kseq.models.registry import Variant
 
 

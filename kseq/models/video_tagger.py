@@ -24,8 +24,9 @@ from keras import layers
 from kseq.errors import InputError
 from kseq.layers import Convolution, Dense, MaxPooling
 from kseq.layers import normalization as normalization_layer
+from kseq.layers.frame_encoder import FrameEncoder
+from kseq.layers.mask_steps import MaskSteps
 from kseq.layers.recurrent import CELLS
-from kseq.layers.temporal_convolution import FrameEncoder, MaskSteps
 from kseq.models.registry import Variant
 from kseq.models.token_encoder import check, read_recurrent
 

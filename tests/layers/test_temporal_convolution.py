@@ -6,7 +6,9 @@ from keras import ops
 from kseq import saving
 from kseq.errors import InputError
 from kseq.layers import Dense
-from kseq.layers.temporal_convolution import DilatedResidualLayer, FrameEncoder, MaskSteps
+from kseq.layers.frame_encoder import FrameEncoder
+from kseq.layers.mask_steps import MaskSteps
+from kseq.layers.temporal_convolution import DilatedResidualLayer
 from tests import conformance
 from tests.gradients import gradients
 
