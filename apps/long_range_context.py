@@ -36,6 +36,7 @@ SWIN = {
     "window_size": 4,  # 8 and 16 pixels
     "mlp_ratio": 2,
     "drop_path": 0,
+    "kernel_initializer": "lecun_normal",  # for 32 channels
 }
 
 

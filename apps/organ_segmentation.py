@@ -163,6 +163,7 @@ def build(name: str, shape: tuple[int, ...], classes: int, quick: bool) -> keras
         "num_heads": (1, 2, 4, 8)[:stages],
         "window_size": (shape[0] // 16, shape[1] // 16),
         "drop_path": 0.0,
+        "kernel_initializer": "lecun_normal",  # for 24 channels
     }
     if name == "unet":
         return kseq.models.UNet(shape, classes, **unet)

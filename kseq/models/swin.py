@@ -17,10 +17,11 @@ Microsoft's code; timm has it at the beginning of the next). Images of any size 
 patches, maps to whole windows. Along an axis that one window covers, the window is as long as the axis and not shifted
 (as in timm; Microsoft's makes such windows square, GLAM's fills the map up). Masked weights are 0, not e^−100. The
 G-MSA behind the last block of a stage, whose result the code of GLAM throws away, is not built: 3.14 M of the
-parameters that its Swin-T has. Products, patches included, are initialised as truncated normal with 0.02.
+parameters that its Swin-T has. Patches are initialised as all other products are.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate
 
 import keras
@@ -37,6 +38,7 @@ from kseq.layers import (
     PatchMerging,
     SwinBlock,
 )
+from kseq.layers.initializers import clone
 from kseq.models.registry import Variant
 
 
@@ -58,6 +60,7 @@ def Swin(
     attention_dropout: float = 0.0,
     drop_path: float = 0.0,
     epsilon: float = 1e-5,
+    kernel_initializer=None,
     legacy: bool = False,
     features: bool = False,
     remat: bool = False,
@@ -83,6 +86,9 @@ def Swin(
         attention_dropout: share of attention weights set to zero while training.
         drop_path: stochastic depth of the last of all blocks; that of the others rises to it linearly from 0.
         epsilon: of the layer normalisations.
+        kernel_initializer: of all products; `None` is the papers' truncated normal with 0.02, which is meant for 96
+            channels. Models that are much narrower begin too close to zero with it and hardly learn from random
+            weights; give them "lecun_normal".
         legacy: whether maps that the windows do not fill are filled up as in timm, see `WindowAttention`.
         features: whether to return the maps of all stages too, each with a normalisation of its own.
         remat: whether blocks are computed again in the backward pass instead of kept: memory for time.
@@ -117,7 +123,10 @@ def Swin(
     if global_positions and not global_tokens:
         raise InputError(f"global_positions {global_positions!r}: belong to global tokens; give global_tokens too")
 
-    patches = PatchEmbedding(embed_dim, patch_size, padding="same", kernel_initializer=small(), name="patch_embedding")
+    products = partial(initializer, kernel_initializer)
+    patches = PatchEmbedding(
+        embed_dim, patch_size, padding="same", kernel_initializer=products(), name="patch_embedding"
+    )
     patches.compute_output_shape((None, *input_shape))  # or an error, before Keras can wrap it
     images = keras.Input(tuple(input_shape), name="images")
     x = patches(images)  # (batch, *space, embed_dim)
@@ -142,6 +151,7 @@ def Swin(
             attention_dropout=attention_dropout,
             drop_path=paths[stage],
             epsilon=epsilon,
+            kernel_initializer=kernel_initializer,
             legacy=legacy,
             remat=remat,
             name=f"stage_{stage}",
@@ -149,13 +159,13 @@ def Swin(
         if features or stage == last:
             maps[f"stage_{stage}"] = LayerNormalization(epsilon=epsilon, name=f"stage_{stage}_norm")(x)
         if stage < last:
-            x = PatchMerging(epsilon=epsilon, kernel_initializer=small(), name=f"stage_{stage}_merging")(x)
+            x = PatchMerging(epsilon=epsilon, kernel_initializer=products(), name=f"stage_{stage}_merging")(x)
     if features and not num_classes:
         return keras.Model(images, maps, name=name)
     mean = layers.GlobalAveragePooling2D if len(input_shape) == 3 else layers.GlobalAveragePooling3D
     answer = mean("channels_last", name="mean")(maps[f"stage_{last}"])  # (batch, channels)
     if num_classes:
-        answer = layers.Dense(num_classes, kernel_initializer=small(), name="logits")(answer)
+        answer = layers.Dense(num_classes, kernel_initializer=products(), name="logits")(answer)
     return keras.Model(images, {"logits": answer} | maps if features else answer, name=name)
 
 
@@ -173,6 +183,7 @@ def swin_stage(
     attention_dropout: float = 0.0,
     drop_path: float | Sequence[float] = 0.0,
     epsilon: float = 1e-5,
+    kernel_initializer=None,
     legacy: bool = False,
     remat: bool = False,
     name: str,
@@ -195,6 +206,7 @@ def swin_stage(
         attention_dropout: share of attention weights set to zero while training.
         drop_path: stochastic depth of all blocks, or of each.
         epsilon: of the layer normalisations.
+        kernel_initializer: of all products, see `initializer`.
         legacy: whether maps are filled up as in timm, see `WindowAttention`.
         remat: whether blocks are computed again in the backward pass instead of kept.
         name: of the stage.
@@ -220,7 +232,7 @@ def swin_stage(
             drop_path=paths[block],
             epsilon=epsilon,
             legacy=legacy,
-            kernel_initializer=small(),
+            kernel_initializer=initializer(kernel_initializer),
             remat=remat,
             name=f"{name}_block_{block}",
         )(x, *tokens)
@@ -231,7 +243,7 @@ def swin_stage(
                     num_heads,
                     use_bias=qkv_bias,
                     dropout=attention_dropout,
-                    kernel_initializer=small(),
+                    kernel_initializer=initializer(kernel_initializer),
                     name=f"{name}_block_{block}_global_attention",
                 )
                 tokens = (attention(positions(tokens)),)
@@ -245,9 +257,11 @@ def stochastic_depths(drop_path: float, depths: Sequence[int]) -> list[list[floa
     return [shares[end - depth : end] for depth, end in zip(depths, accumulate(depths), strict=True)]
 
 
-def small() -> keras.initializers.Initializer:
-    """The distribution of all products at the beginning."""
-    return keras.initializers.TruncatedNormal(stddev=0.02)
+def initializer(kernel_initializer) -> keras.initializers.Initializer:
+    """That of a product at the beginning: its own copy of what was given, for `None` the papers' truncated normal."""
+    if kernel_initializer is None:
+        return keras.initializers.TruncatedNormal(stddev=0.02)
+    return clone(keras.initializers.get(kernel_initializer))
 
 
 PAPER = "Liu et al. 2021"

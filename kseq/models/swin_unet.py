@@ -21,10 +21,11 @@ Deviations: any number of stages, where the references have four. As there, stag
 `decoder_depths` says otherwise (their argument of this name is never read), and its stochastic depth is that of
 stage_i. Images of one channel have patches of their own; the references repeat the channel three times. What `Swin`
 says of windows, masks and the last G-MSA of a stage goes for all stages here. Non-local upsampling has the bias of the
-true offsets, see `kseq.layers.NonLocalUpsampling`. Products are initialised as truncated normal with 0.02.
+true offsets, see `kseq.layers.NonLocalUpsampling`.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import keras
@@ -42,7 +43,7 @@ from kseq.layers import (
 )
 from kseq.models.divisible import multiples
 from kseq.models.registry import Variant
-from kseq.models.swin import small, stochastic_depths, swin_stage
+from kseq.models.swin import initializer, stochastic_depths, swin_stage
 
 
 def SwinUnet(
@@ -64,6 +65,7 @@ def SwinUnet(
     attention_dropout: float = 0.0,
     drop_path: float = 0.2,
     epsilon: float = 1e-5,
+    kernel_initializer=None,
     legacy: bool = False,
     remat: bool = False,
     name: str = "swin_unet",
@@ -91,6 +93,9 @@ def SwinUnet(
         attention_dropout: share of attention weights set to zero while training.
         drop_path: stochastic depth of the last block of the encoder; that of the others rises to it linearly from 0.
         epsilon: of the layer normalisations.
+        kernel_initializer: of all products; `None` is the papers' truncated normal with 0.02, which is meant for 96
+            channels. Models that are much narrower begin too close to zero with it and hardly learn from random
+            weights; give them "lecun_normal".
         legacy: whether non-local upsampling is that of the reference, for its checkpoints.
         remat: whether blocks are computed again in the backward pass instead of kept: memory for time.
         name: name of the model.
@@ -128,8 +133,9 @@ def SwinUnet(
         raise InputError(f"upsampling {upsampling!r}: choose 'expand' or 'non_local'")
     if not 0 <= dropout < 1:
         raise InputError(f"dropout {dropout!r}: give a share from 0 to below 1")
+    products = partial(initializer, kernel_initializer)
     patch = (patch_size,) * (len(input_shape) - 1) if isinstance(patch_size, int) else tuple(patch_size)
-    patches = PatchEmbedding(embed_dim, patch, kernel_initializer=small(), name="patch_embedding")
+    patches = PatchEmbedding(embed_dim, patch, kernel_initializer=products(), name="patch_embedding")
     check_sizes(input_shape[:-1], patch, 2**last)
 
     def stage(x, i, depth, path, name):
@@ -146,6 +152,7 @@ def SwinUnet(
             attention_dropout=attention_dropout,
             drop_path=path,
             epsilon=epsilon,
+            kernel_initializer=kernel_initializer,
             remat=remat,
             name=name,
         )
@@ -158,14 +165,16 @@ def SwinUnet(
     for i in range(last):
         skips.append(x)
         x = stage(x, i, depths[i], paths[i], f"stage_{i}")
-        x = PatchMerging(epsilon=epsilon, kernel_initializer=small(), name=f"stage_{i}_merging")(x)
+        x = PatchMerging(epsilon=epsilon, kernel_initializer=products(), name=f"stage_{i}_merging")(x)
     x = stage(x, last, depths[last], paths[last], f"stage_{last}")
     x = LayerNormalization(epsilon=epsilon, name=f"stage_{last}_norm")(x)
 
     for i in reversed(range(last)):
         stage_name, path = f"decoder_stage_{i}", list(np.linspace(paths[i][0], paths[i][-1], decoder_depths[i]))
         if upsampling == "expand":
-            expanding = PatchExpanding(2, epsilon=epsilon, kernel_initializer=small(), name=f"{stage_name}_expanding")
+            expanding = PatchExpanding(
+                2, epsilon=epsilon, kernel_initializer=products(), name=f"{stage_name}_expanding"
+            )
             x = expanding(x)
         else:
             x = NonLocalUpsampling(
@@ -178,18 +187,18 @@ def SwinUnet(
                 drop_path=path[0],
                 epsilon=epsilon,
                 legacy=legacy,
-                kernel_initializer=small(),
+                kernel_initializer=products(),
                 name=f"{stage_name}_upsampling",
             )(x, skips[i])
         x = layers.Concatenate(name=f"{stage_name}_skip")([x, skips[i]])
-        x = Dense(embed_dim * 2**i, kernel_initializer=small(), name=f"{stage_name}_reduction")(x)
+        x = Dense(embed_dim * 2**i, kernel_initializer=products(), name=f"{stage_name}_reduction")(x)
         x = stage(x, i, decoder_depths[i], path, stage_name)
     x = LayerNormalization(epsilon=epsilon, name="decoder_norm")(x)
     x = PatchExpanding(
-        patch, output_dim=embed_dim, epsilon=epsilon, kernel_initializer=small(), name="final_expanding"
+        patch, output_dim=embed_dim, epsilon=epsilon, kernel_initializer=products(), name="final_expanding"
     )(x)  # (batch, *space of the input, embed_dim)
     return keras.Model(
-        images, Dense(num_classes, use_bias=False, kernel_initializer=small(), name="logits")(x), name=name
+        images, Dense(num_classes, use_bias=False, kernel_initializer=products(), name="logits")(x), name=name
     )
 
 

@@ -1,9 +1,11 @@
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
 
 from kseq.errors import InputError
-from kseq.models import SwinUnet, create
+from kseq.models import Swin, SwinUnet, create
 from kseq.models.registry import variants
 from tests import conformance
 from tests.conftest import torch_only
@@ -43,6 +45,24 @@ def test_parameter_counts(name, parameters):
     if on_torch or name == "swin_unet_t":
         with keras.device("meta") if on_torch else keras.name_scope("count"):
             assert create(name).count_params() == parameters
+
+
+@torch_only
+@pytest.mark.parametrize("build", [Swin, partial(SwinUnet, upsampling="non_local"), SwinUnet])
+def test_every_product_begins_as_it_is_told(build):
+    sizes = {"patch_size": 4, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
+
+    def deviations(**options):
+        model = build((32, 32, 3), 40, **sizes, global_tokens=2, **options)
+        kernels = [weight for weight in model.weights if weight.path.endswith("kernel")]
+        assert len(kernels) > 20
+        return [np.sqrt(np.prod(kernel.shape[:-1])) * np.std(kernel) for kernel in kernels], kernels
+
+    found, _ = deviations(kernel_initializer="lecun_normal")
+    np.testing.assert_allclose(found, 1, rtol=0.1)
+    found, kernels = deviations()
+    papers = 0.02 * 0.8796  # of the truncated normal
+    np.testing.assert_allclose([np.std(kernel) for kernel in kernels], papers, rtol=0.1)
 
 
 def test_volumes():
