@@ -30,7 +30,8 @@ import keras
 from keras import layers
 
 from kseq.errors import InputError
-from kseq.layers import Convolution, LayerNormalization, LinearResizing, normalization
+from kseq.layers import Convolution, LayerNormalization, LinearResizing
+from kseq.models.conv_norm_relu import conv_norm_relu
 from kseq.models.registry import Variant
 from kseq.models.vit import ViT
 
@@ -128,7 +129,7 @@ def SETR(
         head_name, x = f"auxiliary_{head}", source
         if not levels:
             x = LayerNormalization(epsilon=epsilon, name=f"{head_name}_norm")(x)
-            x = _convolve(x, channels, 1 if decoder == "naive" else 3, f"{head_name}_{{}}_0")
+            x = conv_norm_relu(x, channels, 1 if decoder == "naive" else 3, f"{head_name}_{{}}_0")
             x = LinearResizing(scale=4, name=f"{head_name}_resizing_0")(x) if decoder == "pup" else x
         x = Convolution(num_classes, 1, use_bias=not levels, name=f"{head_name}_logits")(x)
         answers[head_name] = LinearResizing(space, name=head_name)(x)
@@ -137,7 +138,7 @@ def SETR(
 
 def _naive(blocks, num_classes: int, channels: int, patch: int, epsilon: float):
     x = LayerNormalization(epsilon=epsilon, name="decoder_norm")(blocks[-1])
-    x = _convolve(x, channels, 1, "decoder_{}_0")
+    x = conv_norm_relu(x, channels, 1, "decoder_{}_0")
     return Convolution(num_classes, 1, name="logits")(x), []  # (batch, *grid, num_classes)
 
 
@@ -145,7 +146,7 @@ def _pup(blocks, num_classes: int, channels: int, patch: int, epsilon: float):
     x = LayerNormalization(epsilon=epsilon, name="decoder_norm")(blocks[-1])
     steps = max(ceil(log2(patch)), 1)
     for step in range(steps):
-        x = _convolve(x, channels, 3, f"decoder_{{}}_{step}")
+        x = conv_norm_relu(x, channels, 3, f"decoder_{{}}_{step}")
         if step < steps - 1:
             x = LinearResizing(scale=2, name=f"decoder_resizing_{step}")(x)  # (batch, *(2 space), channels)
     return Convolution(num_classes, 1, name="logits")(x), []
@@ -156,25 +157,18 @@ def _mla(blocks, num_classes: int, channels: int, patch: int, epsilon: float):
     for level in reversed(range(4)):
         x = blocks[(level + 1) * len(blocks) // 4 - 1]
         x = LayerNormalization(epsilon=epsilon, name=f"level_{level}_norm")(x)
-        x = _convolve(x, channels, 1, f"level_{level}_lateral_{{}}")
+        x = conv_norm_relu(x, channels, 1, f"level_{level}_lateral_{{}}")
         s = x if s is None else layers.Add(name=f"level_{level}_sum")([s, x])
-        x = _convolve(s, channels, 3, f"level_{level}_{{}}")
+        x = conv_norm_relu(s, channels, 3, f"level_{level}_{{}}")
         levels.insert(0, x)
         for step in range(2):
-            x = _convolve(x, channels // 2, 3, f"level_{level}_head_{{}}_{step}")
+            x = conv_norm_relu(x, channels // 2, 3, f"level_{level}_head_{{}}_{step}")
         heads.insert(0, LinearResizing(scale=4, align_corners=True, name=f"level_{level}_resizing")(x))
     x = layers.Concatenate(name="levels")(heads)  # (batch, *(4 grid), 2 channels)
     return Convolution(num_classes, 3, name="logits")(x), levels
 
 
 DECODERS = {"naive": _naive, "pup": _pup, "mla": _mla}
-
-
-def _convolve(x, filters: int, size: int, names: str):
-    """ReLU(BN(w ∗ x)); `names` has a place for what the layer is."""
-    x = Convolution(filters, size, use_bias=False, name=names.format("convolution"))(x)
-    x = normalization("batch", names.format("batch_norm"))(x)
-    return layers.Activation("relu", name=names.format("relu"))(x)
 
 
 def _read_by_auxiliary_heads(decoder: str, depth: int, auxiliary) -> list[int]:

@@ -32,8 +32,8 @@ from kseq.layers import (
     LinearResizing,
     PatchEmbedding,
     TransformerEncoderBlock,
-    normalization,
 )
+from kseq.models.conv_norm_relu import conv_norm_relu
 from kseq.models.divisible import multiples
 from kseq.models.registry import Variant
 from kseq.models.resnet_v2 import GROUPS, resnet_v2
@@ -149,13 +149,13 @@ def TransUNet(
         )(x)
     x = LayerNormalization(epsilon=epsilon, name="encoder_norm")(x)
     x = layers.Reshape((*grid, embed_dim), name="map")(x)  # (batch, *grid, embed_dim)
-    x = _convolve(x, bridge_channels, "bridge_{}")
+    x = conv_norm_relu(x, bridge_channels, 3, "bridge_{}")
     for step, channels in enumerate(decoder_channels):
         x = LinearResizing(scale=2, align_corners=True, name=f"decoder_{step}_resizing")(x)
         if step < len(skip_maps):
             x = layers.Concatenate(name=f"decoder_{step}_skip")([x, skip_maps[step]])
         for i in range(2):
-            x = _convolve(x, channels, f"decoder_{step}_{{}}_{i}")
+            x = conv_norm_relu(x, channels, 3, f"decoder_{step}_{{}}_{i}")
     return keras.Model(images, Convolution(num_classes, 3, name="logits")(x), name=name)
 
 
@@ -163,13 +163,6 @@ def _filled_up(x, size: tuple[int, int], name: str):
     """A map with zeros behind its end, up to `size`."""
     pads = tuple((0, whole - n) for whole, n in zip(size, x.shape[1:-1], strict=True))
     return x if pads == ((0, 0), (0, 0)) else layers.ZeroPadding2D(pads, data_format="channels_last", name=name)(x)
-
-
-def _convolve(x, filters: int, names: str):
-    """ReLU(BN(w ∗ x)); `names` has a place for what the layer is."""
-    x = Convolution(filters, 3, use_bias=False, name=names.format("convolution"))(x)
-    x = normalization("batch", names.format("batch_norm"))(x)
-    return layers.Activation("relu", name=names.format("relu"))(x)
 
 
 def _variant(embed_dim: int, depth: int, num_heads: int, parameters: int, **arguments) -> Variant:
