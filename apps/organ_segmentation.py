@@ -30,7 +30,7 @@ from kseq.errors import InputError
 UNIT = 32  # sizes of images are filled up to multiples of it, which all networks here can halve
 SHOWN = 4  # test slices in the picture
 PIXELS = 40_000  # from which the forest learns
-LEARNING_RATES = {"swin_unet": 5e-4, "glam_swin_unet": 5e-4}  # of the others 3e-3, at which these learn nothing
+LEARNING_RATES = {"swin_unet": 1e-3, "glam_swin_unet": 1e-3}  # of the others 3e-3, at which these learn less
 WITHOUT_PICTURE = ("unet", "swin_unet", "glam_swin_unet")  # no attention that compares all places of a map
 
 
