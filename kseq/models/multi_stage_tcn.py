@@ -14,7 +14,7 @@ implementations: yabufarha/ms-tcn, `model.py`; tobiascz/TeCNO, `models/mstcn.py`
 Deviations: masked frames are 0 in front of every convolution. MS-TCN has the bias b there in front of the first of each
 stage, so that its answers at the end of a video depend on how far that is padded. How both papers train is no part of
 the model: MS-TCN adds to the cross-entropy of each stage a truncated mean squared error between the log-probabilities
-of neighbouring frames (λ = 0.15, τ = 4), and TeCNO weights the classes.
+of neighbouring frames (`kseq.training.SmoothedCrossentropy`), and TeCNO weights the classes.
 """
 
 import keras

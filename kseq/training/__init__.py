@@ -19,6 +19,7 @@ from kseq.training.segmentation_loss import (
 from kseq.training.segmentation_metrics import plot_segmentation, segmentation_metrics, segmentation_table
 from kseq.training.segmentation_score import DiceScore
 from kseq.training.sequence_loss import BitsPerToken, SequenceAccuracy, SequenceCrossentropy
+from kseq.training.smoothed_crossentropy import SmoothedCrossentropy
 from kseq.training.truncated import CarryState, Windows
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "SegmentationCrossentropy",
     "SequenceAccuracy",
     "SequenceCrossentropy",
+    "SmoothedCrossentropy",
     "TverskyLoss",
     "Windows",
     "classification_metrics",

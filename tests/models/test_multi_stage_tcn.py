@@ -8,13 +8,12 @@ from kseq.models.multi_stage_tcn import VARIANTS, MultiStageTCN
 from kseq.training import deep_supervision
 from tests import conformance
 
-random = np.random.default_rng(6)
-FEATURES = random.normal(size=(2, 13, 5)).astype("float32")
+FEATURES = np.random.default_rng(6).normal(size=(2, 13, 5)).astype("float32")
 SMALL = {"stages": 2, "layers": 2, "filters": 4}
 
 
 def randomized(**options):
-    model = MultiStageTCN(5, 3, **SMALL | options)
+    model, random = MultiStageTCN(5, 3, **SMALL | options), np.random.default_rng(7)
     model.set_weights([random.normal(size=w.shape, scale=0.6) for w in model.get_weights()])
     return model
 
@@ -59,16 +58,17 @@ def test_it_is_the_equations(causal):
 @pytest.mark.parametrize("causal", [True, False])
 def test_receptive_field(causal):
     """S (2^(L+1) − 2) + 1 frames are seen: all of them reach the last or the middle one, and no other does."""
-    model = randomized(causal=causal)
-    model.set_weights([np.abs(w) / 5 for w in model.get_weights()])  # no ReLU is closed, no softmax is full
+    model, random = MultiStageTCN(5, 3, **SMALL, causal=causal), np.random.default_rng(5)
+    # No ReLU is closed and no softmax full: the frame at the edge changes an answer by more than 1e-3.
+    model.set_weights([random.uniform(0, 0.4, w.shape) for w in model.get_weights()])
     field = SMALL["stages"] * (2 ** (SMALL["layers"] + 1) - 2) + 1
     time, t = 2 * field, field + 2
-    same = np.repeat(np.abs(random.normal(size=(1, time, 5))).astype("float32"), time, axis=0)
+    same = np.repeat(random.uniform(0, 1, (1, time, 5)).astype("float32"), time, axis=0)
     changed = same.copy()
-    changed[np.arange(time), np.arange(time)] += 1  # row i: frame i is another
+    changed[np.arange(time), np.arange(time)] += 10  # row i: frame i is another
     change = np.abs(model.predict(changed, verbose=0) - model.predict(same, verbose=0))[:, t].max(axis=-1)
     before, after = (field - 1, 0) if causal else (field // 2, field // 2)
-    seen = np.flatnonzero(change > 1e-7)
+    seen = np.flatnonzero(change > 1e-4)
     assert (seen.min(), seen.max()) == (t - before, t + after)
 
 
@@ -99,7 +99,7 @@ def test_padding_cannot_change_an_answer(causal):
 def test_all_stages_are_trained_and_padding_has_no_weight():
     model = MultiStageTCN(5, 3, **SMALL, causal=False, dropout=0.0, masked=True, deep_supervision=True)
     start, found = randomized().get_weights(), []
-    targets, mask = random.integers(0, 3, (2, 13)), np.ones((2, 13), bool)
+    targets, mask = np.random.default_rng(9).integers(0, 3, (2, 13)), np.ones((2, 13), bool)
     mask[0, 6:] = False
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.1), **deep_supervision(loss, model, auxiliary_weight=1.0))
