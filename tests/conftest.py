@@ -21,6 +21,7 @@ torch_only = pytest.mark.skipif(
     reason="does the same on every backend, so it runs once, where nothing is traced or compiled",
 )
 
+REFUSALS = ("test_bad_", "test_what_cannot_correspond")  # what they give is refused before a backend computes
 BY_THEMSELVES = ("test_every_app.py", "test_readme.py")  # files of long tests that share nothing
 
 
@@ -28,6 +29,8 @@ BY_THEMSELVES = ("test_every_app.py", "test_readme.py")  # files of long tests t
 def pytest_collection_modifyitems(items):
     """A file of tests goes to one process, for what its tests share; these are the groups of `--dist loadgroup`."""
     for item in items:
+        if item.name.startswith(REFUSALS):
+            item.add_marker(torch_only)
         item.add_marker(pytest.mark.xdist_group(item.name if item.path.name in BY_THEMSELVES else str(item.path)))
 
 
