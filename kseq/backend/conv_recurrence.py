@@ -26,6 +26,7 @@ def conv_recurrence(
     states,
     kernel,
     peepholes=None,
+    kept=None,
     *,
     activation: Callable,
     recurrent_activation: Callable,
@@ -44,6 +45,7 @@ def conv_recurrence(
         states: h_0 and c_0, `(batch, *space, filters)`.
         kernel: W, `(*kernel_size, filters, 4 filters)`; maps are padded with zeros so that they keep their size.
         peepholes: W_ci, W_cf, W_co, `(*space, filters)` each, or `None`.
+        kept: of dropout, what every h is multiplied by in front of W, `(batch, *space, filters)`, or `None`.
         activation: tanh.
         recurrent_activation: σ.
 
@@ -52,8 +54,8 @@ def conv_recurrence(
     """
     functions = {"activation": activation, "recurrent_activation": recurrent_activation}
     if _is_jax_on_cpu() and all(function in SLOPES for function in functions.values()):
-        return derived_conv_recurrence(a, mask, states, kernel, peepholes, **functions)
-    return portable_conv_recurrence(a, mask, states, kernel, peepholes, **functions, convolve=convolution)
+        return derived_conv_recurrence(a, mask, states, kernel, peepholes, kept, **functions)
+    return portable_conv_recurrence(a, mask, states, kernel, peepholes, kept, **functions, convolve=convolution)
 
 
 def portable_conv_recurrence(
@@ -62,6 +64,7 @@ def portable_conv_recurrence(
     states,
     kernel,
     peepholes=None,
+    kept=None,
     *,
     activation: Callable,
     recurrent_activation: Callable,
@@ -69,11 +72,11 @@ def portable_conv_recurrence(
 ):
     """`conv_recurrence`, differentiated by the backend in any way that it can."""
     shape = _MapShape(a, kernel)
-    a, mask, states, peepholes = shape.as_rows(a, mask, states, peepholes)
+    a, mask, states, peepholes, kept = shape.as_rows(a, mask, states, peepholes, kept)
 
     def step(states, inputs):
         a_t, *valid = inputs
-        new, _ = _equations(a_t, states, kernel, peepholes, shape, convolve, activation, recurrent_activation)
+        new, _ = _equations(a_t, states, kernel, peepholes, kept, shape, convolve, activation, recurrent_activation)
         new = _where(valid, new, states)
         return new, (new[0],)
 
@@ -82,16 +85,26 @@ def portable_conv_recurrence(
 
 
 def derived_conv_recurrence(
-    a, mask, states, kernel, peepholes=None, *, activation: Callable, recurrent_activation: Callable
+    a,
+    mask,
+    states,
+    kernel,
+    peepholes=None,
+    kept=None,
+    *,
+    activation: Callable,
+    recurrent_activation: Callable,
 ):
     """`conv_recurrence` with a gradient of its own, without forward mode; activations are of `SLOPES`."""
     shape = _MapShape(a, kernel)
     slope, gate_slope = SLOPES[activation], SLOPES[recurrent_activation]
 
-    def run(save, a, mask, W, h, c, *peepholes):
+    def run(save, a, mask, W, kept, h, c, *peepholes):
         def step(states, inputs):
             a_t, *valid = inputs
-            new, gates = _equations(a_t, states, W, peepholes, shape, convolution, activation, recurrent_activation)
+            new, gates = _equations(
+                a_t, states, W, peepholes, kept, shape, convolution, activation, recurrent_activation
+            )
             new = _where(valid, new, states)
             return new, (*new, gates) if save else (new[0],)
 
@@ -107,7 +120,7 @@ def derived_conv_recurrence(
         return (h, *states), (*arguments[1:], h, c, gates)
 
     def backward(residuals, gradients):
-        mask, W, h_0, c_0, W_ci, W_cf, W_co, h, c, gates = residuals
+        mask, W, kept, h_0, c_0, W_ci, W_cf, W_co, h, c, gates = residuals
         dh, *d_last = gradients
         h_before, c_before = (ops.concatenate([s[None], after[:-1]], axis=0) for s, after in ((h_0, h), (c_0, c)))
         transposed = _transposed(W)
@@ -128,7 +141,8 @@ def derived_conv_recurrence(
             d_cell = dc + dh * of_cell
             da = ops.concatenate([d_cell, d_cell, d_cell, dh], axis=-1) * of_gates
             d_h = convolution(shape.maps(da), transposed, strides=shape.ones, padding=_opposite(shape.pads, W))
-            return _where(valid, (shape.rows(d_h), d_cell * carried), (dh, dc)), _where(valid, (da,), (0,))
+            d_h = _dropped(shape.rows(d_h), kept)
+            return _where(valid, (d_h, d_cell * carried), (dh, dc)), _where(valid, (da,), (0,))
 
         sequences = _present(dh, c_before, c, gates, mask)
         d_first, (da,) = scan(step, d_last, sequences, (4 * shape.filters,), prepare=prepare, reverse=True)
@@ -137,11 +151,11 @@ def derived_conv_recurrence(
             da_i, da_f, _, da_o = ops.split(da, 4, axis=-1)
             pairs = ((da_i, c_before), (da_f, c_before), (da_o, c))
             d_peepholes = [ops.sum(ops.reshape(d * cell, (-1, *shape.of_peephole)), axis=0) for d, cell in pairs]
-        dW = _kernel_gradient(shape.sequence(h_before), shape.sequence(da), W, shape.pads)
-        return da, None, dW, *d_first, *d_peepholes
+        dW = _kernel_gradient(shape.sequence(_dropped(h_before, kept)), shape.sequence(da), W, shape.pads)
+        return da, None, dW, None, *d_first, *d_peepholes
 
-    a, mask, states, peepholes = shape.as_rows(a, mask, states, peepholes)
-    h, *last = with_gradient(primal, forward, backward)(a, mask, kernel, *states, *peepholes)
+    a, mask, states, peepholes, kept = shape.as_rows(a, mask, states, peepholes, kept)
+    h, *last = with_gradient(primal, forward, backward)(a, mask, kernel, kept, *states, *peepholes)
     return shape.sequence(h), [shape.maps(state) for state in last]
 
 
@@ -230,11 +244,11 @@ def _opposite(pads, kernel):
     return tuple((k - 1 - before, k - 1 - behind) for k, (before, behind) in zip(kernel.shape, pads, strict=False))
 
 
-def _equations(a, states, W, peepholes, shape, convolve, activation, recurrent_activation):
+def _equations(a, states, W, peepholes, kept, shape, convolve, activation, recurrent_activation):
     """The states after a step, and i, f, g, o of it side by side; all are rows."""
     h, c = states
     W_ci, W_cf, W_co = peepholes
-    a = a + shape.rows(convolve(shape.maps(h), W, strides=shape.ones, padding=shape.pads))
+    a = a + shape.rows(convolve(shape.maps(_dropped(h, kept)), W, strides=shape.ones, padding=shape.pads))
     i, f, g, o = ops.split(a, 4, axis=-1)
     if W_ci is not None:
         i, f = i + shape.times(W_ci, c), f + shape.times(W_cf, c)
@@ -254,13 +268,14 @@ class _MapShape:
         self.ones = (1,) * len(self.space)
         self.pads = padding_of("same", tuple(kernel.shape[:-2]), self.ones, self.space)
 
-    def as_rows(self, a, mask, states, peepholes):
+    def as_rows(self, a, mask, states, peepholes, kept):
         places = self.of_peephole[0]
         a = ops.reshape(a, (self.time, self.batch * places, a.shape[-1]))
         if mask is not None:
             mask = ops.reshape(ops.repeat(mask[..., None], places, axis=-1), (self.time, self.batch * places, 1))
         peepholes = [None] * 3 if peepholes is None else [ops.reshape(W, self.of_peephole) for W in peepholes]
-        return a, mask, [self.rows(state) for state in states], peepholes
+        kept = None if kept is None else self.rows(kept)
+        return a, mask, [self.rows(state) for state in states], peepholes, kept
 
     def maps(self, rows):
         return ops.reshape(rows, (-1, *self.space, rows.shape[-1]))
@@ -274,6 +289,10 @@ class _MapShape:
     def times(self, W, c):
         """W ⊙ c in every map, for rows c of one step or of several."""
         return ops.reshape(ops.reshape(c, (-1, *self.of_peephole)) * W, ops.shape(c))
+
+
+def _dropped(h, kept):
+    return h if kept is None else h * kept
 
 
 def _present(*tensors):

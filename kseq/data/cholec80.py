@@ -44,6 +44,8 @@ LAYOUT = "give the folder with videos/video01.mp4 … and phase_annotations/vide
 class PhaseVideo:
     """A video with a phase for each of its frames; frames are read from the file when they are asked for.
 
+    A video of `workflow_videos` is in memory, the pair `(frames, phases)`; here that is `(v.frames(), v.labels)`.
+
     Attributes:
         name: "video01".
         video: the frames, to iterate over with their times.

@@ -67,7 +67,7 @@ class WorkflowVideos:
 
     Attributes:
         train: a list of `(frames, phases)`: frames uint8 `(time, size, size, 1)`, phases int32 `(time,)`, indices into
-            `class_names`. The times differ.
+            `class_names`. The times differ. Videos of `cholec80` are not in memory, so its lists have no such pairs.
         validation: the same, for choosing a model.
         test: the same, for the final figures.
         class_names: of the phases.

@@ -47,16 +47,22 @@ class ConvLSTM(keras.layers.Layer):
         bias_initializer: of b.
         peephole_initializer: of W_ci, W_cf and W_co.
         dropout: share of the input's values set to zero while training, the same in all frames of a sequence.
+        recurrent_dropout: share of the values of H_{t-1} set to zero in front of W_h while training, the same at all
+            steps and for all gates, where Keras draws for each gate.
         return_sequences: whether the output is H of all steps, in place of the last.
         return_state: whether the last H and C are returned too.
-        go_backwards: whether the frames, and the mask, are read from the end; outputs are in the order of reading.
+        go_backwards: whether the frames, and the mask, are read from the end; outputs, and the mask that is passed on,
+            are in the order of reading.
         zero_output_for_mask: whether the output of masked steps is zero.
-        seed: of the dropout.
+        stateful: whether the last states of a batch are the first of the next one, row by row, as for truncated
+            back-propagation with `kseq.training.truncated`; `reset_state()` sets them to zero. The batch size must be
+            known. The states are no weights, and are not saved.
+        seed: of the dropouts.
 
     Call arguments:
         sequences: `(batch, time, *space, channels)` with one to three axes of space, of known sizes.
         mask: booleans `(batch, time)`, or `None`.
-        initial_state: H_0 and C_0, a list; zeros if `None`.
+        initial_state: H_0 and C_0, a list; zeros if `None`, or of a stateful layer those it has.
 
     Masking: as that of `kseq.layers.LSTM`. At a masked step the states stay as they are and the output is that of the
     last valid step, zero before the first one whatever the initial state; with `zero_output_for_mask` it is zero. What
@@ -70,10 +76,9 @@ class ConvLSTM(keras.layers.Layer):
 
     Raises:
         InputError: for an argument out of range, unknown sizes of space, no time step, a window larger than the input,
-            a mask or states of the wrong shape, or sequences that a built layer has no weights for.
+            a mask or states of the wrong shape, sequences that a built layer has no weights for, or of a stateful layer
+            another batch size, or none that is known.
     """
-
-    stateful = False  # what `keras.layers.Bidirectional` asks for
 
     def __init__(
         self,
@@ -93,9 +98,11 @@ class ConvLSTM(keras.layers.Layer):
         bias_initializer="zeros",
         peephole_initializer="zeros",
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         return_sequences: bool = False,
         return_state: bool = False,
         go_backwards: bool = False,
+        stateful: bool = False,
         zero_output_for_mask: bool = False,
         seed: int | None = None,
         **kwargs,
@@ -107,8 +114,9 @@ class ConvLSTM(keras.layers.Layer):
             raise InputError(f"peepholes {peepholes!r}: give True, False, or 'channel' for one number a channel")
         if padding not in ("same", "valid"):
             raise InputError(f"padding {padding!r}: choose 'same' or 'valid'")
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout {dropout!r}: give a share from 0 to below 1")
+        for argument, share in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
+            if not 0 <= share < 1:
+                raise InputError(f"{argument} {share!r}: give a share from 0 to below 1")
         self.filters, self.peepholes, self.padding = int(filters), peepholes, padding
         self.kernel_size = checked_sizes("kernel_size", kernel_size)
         self.recurrent_kernel_size = None
@@ -124,8 +132,9 @@ class ConvLSTM(keras.layers.Layer):
         self.peephole_initializer = keras.initializers.get(peephole_initializer)
         self.return_sequences, self.return_state = return_sequences, return_state
         self.go_backwards, self.zero_output_for_mask = go_backwards, zero_output_for_mask
-        self.dropout, self.seed = dropout, seed
-        self.seed_generator = keras.random.SeedGenerator(seed) if dropout else None
+        self.dropout, self.recurrent_dropout, self.seed = dropout, recurrent_dropout, seed
+        self.seed_generator = keras.random.SeedGenerator(seed) if dropout or recurrent_dropout else None
+        self.stateful, self.states = stateful, None
         self.supports_masking = True
 
     def build(self, sequences_shape, initial_state_shape=None):
@@ -134,8 +143,34 @@ class ConvLSTM(keras.layers.Layer):
         self.kernel = self.add_weight(
             shape=(*size, sequences_shape[-1], 4 * self.filters), initializer=self.kernel_initializer, name="kernel"
         )
-        self._build_recurrence(self._places(sequences_shape))
+        places = self._places(sequences_shape)
+        self._build_recurrence(places)
+        if self.stateful:
+            self._create_states(sequences_shape[0], places)
         self.built = True
+
+    def _create_states(self, batch, places):
+        if batch is None:
+            raise InputError(
+                f"sequences of an unknown batch size: {self.name} is stateful, and states have a fixed number of rows; "
+                "give keras.Input(batch_shape=…)"
+            )
+        shape = (batch, *places, self.filters)
+        # Past Keras's tracker, which would make weights of them.
+        vars(self)["states"] = [
+            keras.Variable("zeros", shape=shape, dtype=self.variable_dtype, trainable=False, autocast=False, name=name)
+            for name in ("hidden_state", "cell_state")
+        ]
+
+    def reset_state(self):
+        """Set the states of a stateful layer to zero."""
+        for state in self.states or []:
+            state.assign(ops.zeros(state.shape))
+
+    @property
+    def variables(self):
+        """Those of Keras, and the states of a stateful layer: JAX carries only what is here from step to step."""
+        return [*super().variables, *(self.states or [])]
 
     def _build_recurrence(self, space):
         """The weights that an input has no part in."""
@@ -182,12 +217,28 @@ class ConvLSTM(keras.layers.Layer):
             x = ops.where(ops.reshape(mask, (*ops.shape(mask), *(1,) * (len(x.shape) - 2))), x, 0)  # or 0 · NaN
         if training and self.dropout:
             batch, _, *frame = ops.shape(x)
-            kept = keras.random.dropout(
-                ops.ones((batch, 1, *frame), dtype=x.dtype), self.dropout, seed=self.seed_generator
+            x = x * self._kept((batch, 1, *frame), self.dropout)
+        begins_with_zeros = initial_state is None and not self.stateful
+        if self.stateful:
+            self._check_batch(x.shape[0])
+            if initial_state is None:  # copies, for PyTorch overwrites the states before it goes backward
+                initial_state = [ops.copy(state) for state in self.states]
+        h, states = self._carry(self._convolved(x), mask, initial_state, training)
+        if self.stateful:
+            for variable, state in zip(self.states, states, strict=True):
+                variable.assign(state)
+        return self._outputs(h, states, mask, begins_with_zeros)
+
+    def _check_batch(self, batch):
+        rows = self.states[0].shape[0]
+        if batch not in (None, rows):
+            raise InputError(
+                f"sequences: {batch} in a batch, but {self.name} is stateful and has states for {rows}; give as many"
             )
-            x = x * kept
-        h, states = self._carry(self._convolved(x), mask, initial_state)
-        return self._outputs(h, states, mask, initial_state is None)
+
+    def _kept(self, shape, share):
+        """What values are multiplied by in a dropout of this share: 0, or 1 / (1 − share)."""
+        return keras.random.dropout(ops.ones(shape, dtype=self.compute_dtype), share, seed=self.seed_generator)
 
     def _convolved(self, x):
         """X_t * W_x + b of all frames, `(time, batch, *places, 4 filters)`."""
@@ -197,7 +248,7 @@ class ConvLSTM(keras.layers.Layer):
         bias = None if self.bias is None else ops.cast(self.bias, self.compute_dtype)
         return frame_convolution(x, kernel, bias, strides=strides, padding=self.padding)
 
-    def _carry(self, a, mask, initial_state):
+    def _carry(self, a, mask, initial_state, training):
         """All H, `(time, batch, *places, filters)`, and the last H and C."""
         space = tuple(a.shape[2:-1])
         if self.peepholes and self.peepholes != "channel":
@@ -217,12 +268,16 @@ class ConvLSTM(keras.layers.Layer):
             shape = (*space, self.filters)
             peepholes = [ops.broadcast_to(ops.cast(W, self.compute_dtype), shape) for W in self.peephole_weights]
         mask = None if mask is None else ops.transpose(mask)
+        kept = None
+        if training and self.recurrent_dropout:
+            kept = self._kept(ops.shape(states[0]), self.recurrent_dropout)
         return conv_recurrence(
             a,
             mask,
             states,
             ops.cast(self.recurrent_kernel, self.compute_dtype),
             peepholes,
+            kept,
             activation=self.activation,
             recurrent_activation=self.recurrent_activation,
         )
@@ -247,6 +302,8 @@ class ConvLSTM(keras.layers.Layer):
     def compute_mask(self, sequences, mask=None):
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask
         mask = mask if self.return_sequences else None
+        if mask is not None and self.go_backwards:
+            mask = ops.flip(mask, axis=1)
         return [mask, None, None] if self.return_state else mask
 
     def _recurrent_size(self, space) -> tuple[int, ...]:
@@ -296,21 +353,23 @@ class ConvLSTM(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "peephole_initializer": keras.initializers.serialize(self.peephole_initializer),
             "dropout": self.dropout,
+            "recurrent_dropout": self.recurrent_dropout,
             "return_sequences": self.return_sequences,
             "return_state": self.return_state,
             "go_backwards": self.go_backwards,
+            "stateful": self.stateful,
             "zero_output_for_mask": self.zero_output_for_mask,
             "seed": self.seed,
         }
 
 
-_OF_INPUT = {  # arguments that mean nothing without one; W_h has the kernel_size
+_OF_INPUT = {  # arguments that mean nothing without one; W_h has the kernel_size, states are given
     "dropout",
     "go_backwards",
     "kernel_initializer",
     "padding",
     "recurrent_kernel_size",
-    "seed",
+    "stateful",
     "strides",
     "zero_output_for_mask",
 }
@@ -326,7 +385,7 @@ class AutonomousConvLSTM(ConvLSTM):
         filters: channels of the states.
         kernel_size: places of W_h along each axis, or one number for all.
         steps: T, the number of steps.
-        **kwargs: of `ConvLSTM`, but those of the input and its dropout, of masks and of the direction.
+        **kwargs: of `ConvLSTM`, but those of the input and its dropout, of masks, of the direction, and `stateful`.
 
     Call arguments:
         states: H_0 and C_0, a list of `(batch, *space, filters)` each, space of known sizes.
@@ -351,7 +410,7 @@ class AutonomousConvLSTM(ConvLSTM):
         self._build_recurrence(state[1:-1])
         self.built = True
 
-    def call(self, states):
+    def call(self, states, training=False):
         self._state_shape([state.shape for state in states])
         _, *space, _ = states[0].shape
         rank = len(self.recurrent_kernel.shape) - 2
@@ -362,7 +421,7 @@ class AutonomousConvLSTM(ConvLSTM):
         a = ops.zeros((4 * self.filters,)) if self.bias is None else self.bias
         shape = (self.steps, ops.shape(states[0])[0], *space, 4 * self.filters)
         a = ops.broadcast_to(ops.cast(a, self.compute_dtype), shape)
-        h, states = self._carry(a, None, list(states))
+        h, states = self._carry(a, None, list(states), training)
         return self._outputs(h, states, None, False)
 
     def compute_output_shape(self, states_shape):

@@ -39,8 +39,9 @@ class Recurrence:
     padding on the left or on the right, holes, rows without any valid step. What stands at a masked step, NaN included,
     reaches no output.
 
-    `go_backwards` reads the sequence (and its mask) from the end, and outputs are in the order of reading. `unroll` is
-    accepted and changes nothing: unrolling is never faster here.
+    `go_backwards` reads the sequence (and its mask) from the end, and outputs are in the order of reading. So is the
+    mask that is passed on, which Keras leaves in the order of the input. `unroll` is accepted and changes nothing:
+    unrolling is never faster here.
 
     The gradient has no forward mode, and on TensorFlow and, in part, PyTorch no second derivative. A plain loop, which
     the backend differentiates in any way, is taken with `use_cudnn=False`, with an activation other than tanh, sigmoid,
@@ -77,6 +78,12 @@ class Recurrence:
         # For inner_loop, which Keras calls: before the first valid step h is the initial state.
         self._begins_with_zeros = initial_state is None and not self.stateful
         return super().call(sequences, initial_state=initial_state, mask=mask, training=training)
+
+    def compute_mask(self, sequences, mask=None):
+        mask = mask[0] if isinstance(mask, (list, tuple)) else mask
+        if mask is not None and self.go_backwards and self.return_sequences:
+            mask = ops.flip(mask, axis=1)
+        return super().compute_mask(sequences, mask)
 
     @property
     def variables(self):

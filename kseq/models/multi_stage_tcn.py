@@ -48,7 +48,7 @@ def MultiStageTCN(
         input_dim: size of the features of a frame: 2048 of a ResNet-50.
         num_classes: number of classes.
         stages: number of stages, S.
-        layers: dilated residual layers of a stage, L.
+        layers: dilated residual layers of a stage, L; as "layers" of the paper, where other models have a `depth`.
         filters: size of h.
         causal: whether a frame is classified by what came up to it alone.
         dropout: share of the values set to zero while training, in each of these layers.

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from kseq.errors import InputError
+from kseq.layers.conv_lstm import ConvLSTM
 from kseq.layers.recurrent import Recurrence
 
 
@@ -230,7 +231,7 @@ class CarryState(keras.callbacks.Callback):
         layers = [
             layer
             for layer in self.model._flatten_layers(include_self=False)
-            if isinstance(layer, keras.layers.RNN) and layer.stateful
+            if isinstance(layer, (keras.layers.RNN, ConvLSTM)) and layer.stateful
         ]
         if not layers:
             raise InputError(f"model {self.model.name}: no layer is stateful; make its layers with stateful=True")
@@ -239,7 +240,7 @@ class CarryState(keras.callbacks.Callback):
                 raise InputError(
                     f"{layer.name}: runs backwards, so its state comes from the wrong end; use layers that run forwards"
                 )
-            if not isinstance(layer, Recurrence):
+            if not isinstance(layer, (Recurrence, ConvLSTM)):
                 raise InputError(f"{layer.name}: Keras does not carry its states in fit; take the layer of kseq.layers")
         getattr(self.model, "jax_state_sync", lambda: None)()
         self._states = [state for layer in layers for state in layer.states]

@@ -35,23 +35,24 @@ def check_same(forms, portable, inputs):
             np.testing.assert_allclose(one, two, atol=1e-4, rtol=1e-4)
 
 
-CASES = {  # space, kernel size, whether masked, whether with peepholes
-    "1-D": ((5,), (3,), True, True),
-    "2-D": ((4, 3), (3, 2), False, False),
-    "larger than the map": ((2, 3), (5, 5), True, False),
-    "3-D": ((3, 2, 2), (3, 2, 2), False, True),
+CASES = {  # space, kernel size, whether masked, whether with peepholes, whether with dropout
+    "1-D": ((5,), (3,), True, True, True),
+    "2-D": ((4, 3), (3, 2), False, False, True),
+    "larger than the map": ((2, 3), (5, 5), True, False, False),
+    "3-D": ((3, 2, 2), (3, 2, 2), False, True, False),
 }
 
 
-@pytest.mark.parametrize(("space", "size", "masked", "peepholes"), CASES.values(), ids=CASES)
-def test_derived_chosen_and_portable_recurrences_agree(space, size, masked, peepholes):
+@pytest.mark.parametrize(("space", "size", "masked", "peepholes", "drops"), CASES.values(), ids=CASES)
+def test_derived_chosen_and_portable_recurrences_agree(space, size, masked, peepholes, drops):
     mask = ops.convert_to_tensor(MASK) if masked else None
     state = (BATCH, *space, FILTERS)
     shapes = [(TIME, *state[:-1], 4 * FILTERS), state, state, (*size, FILTERS, 4 * FILTERS)]
     inputs = arrays(*shapes, *[state[1:]] * (3 * peepholes))
+    kept = 2 * (np.random.default_rng(6).random(state) < 0.5).astype("float32") if drops else None
 
     def run(a, h, c, kernel, *peepholes, form):
-        sequence, last = form(a, mask, [h, c], kernel, peepholes or None, **FUNCTIONS)
+        sequence, last = form(a, mask, [h, c], kernel, peepholes or None, kept, **FUNCTIONS)
         return sequence, *last
 
     both = [partial(run, form=form) for form in (forms.derived_conv_recurrence, forms.conv_recurrence)]

@@ -9,6 +9,7 @@ from keras import ops
 
 from kseq.errors import InputError
 from kseq.layers.conv_lstm import AutonomousConvLSTM, ConvLSTM
+from kseq.training.truncated import CarryState, Windows
 from tests import conformance
 from tests.gradients import gradients
 
@@ -18,15 +19,19 @@ RIGHT = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]], dtype=bool)
 HOLES = np.array([[1, 1, 1], [0, 1, 1], [1, 0, 1], [0, 0, 0]], dtype=bool)
 MASKS = {"no mask": None, "right": RIGHT, "left, holes, nothing valid": HOLES}
 
-random = np.random.default_rng(0)
-VIDEOS = {rank: random.normal(size=(BATCH, TIME, *space, CHANNELS)).astype("float32") for rank, space in SPACES.items()}
+VIDEOS = {
+    rank: np.random.default_rng(rank).normal(size=(BATCH, TIME, *space, CHANNELS)).astype("float32")
+    for rank, space in SPACES.items()
+}
 
 
 def states_of(rank):
+    random = np.random.default_rng(4)
     return [random.normal(size=(BATCH, *SPACES[rank], FILTERS)).astype("float32") for _ in range(2)]
 
 
 def randomized(layer, *shapes):
+    random = np.random.default_rng(5)
     layer.build(*shapes)
     for weight in layer.trainable_weights:
         weight.assign(random.normal(size=weight.shape, scale=0.5))
@@ -54,18 +59,21 @@ def convolved(x, w):
     return outputs
 
 
-def loop(x, mask, states, weights, *, go_backwards=False, zero_output_for_mask=False):
+def loop(x, mask, states, weights, *, go_backwards=False, zero_output_for_mask=False, kept=1.0):
     """The last output, all outputs `(batch, time, …)`, the last states; in float64, nothing vectorised over rows."""
     w_x, w_h, b, *peepholes = (w.astype("float64") for w in weights)
     w_ci, w_cf, w_co = peepholes or [0.0] * 3
     last = [np.array(state, "float64") for state in states]
+    kept = np.broadcast_to(kept, last[0].shape)
     outputs = np.zeros((*x.shape[:2], *last[0].shape[1:]))
     for row in range(len(x)):
         h, c = (state[row] for state in last)
         shown = np.zeros_like(h)
         for position, t in enumerate(reversed(range(x.shape[1])) if go_backwards else range(x.shape[1])):
             if mask is None or mask[row, t]:
-                i, f, g, o = np.split(convolved(x[row, t].astype("float64"), w_x) + convolved(h, w_h) + b, 4, -1)
+                i, f, g, o = np.split(
+                    convolved(x[row, t].astype("float64"), w_x) + convolved(h * kept[row], w_h) + b, 4, -1
+                )
                 i, f = sigmoid(i + w_ci * c), sigmoid(f + w_cf * c)
                 c = f * c + i * np.tanh(g)
                 h = sigmoid(o + w_co * c) * np.tanh(c)
@@ -125,7 +133,7 @@ def test_without_peepholes_it_is_that_of_keras(rank, options):
     ours = ConvLSTM(FILTERS, 2, peepholes=False, **options)
     expected = theirs(x)
     ours.build(x.shape)
-    begin = [w.shape for w in theirs.get_weights()]
+    begin, random = [w.shape for w in theirs.get_weights()], np.random.default_rng(6)
     assert [w.shape for w in ours.get_weights()] == begin
     theirs.set_weights([random.normal(size=shape, scale=0.5) for shape in begin])
     ours.set_weights(theirs.get_weights())
@@ -195,25 +203,95 @@ def test_masks_and_states_of_a_functional_model(tmp_path):
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras").predict(padded, verbose=0), outputs)
 
 
-def test_dropout_is_the_same_in_all_frames():
-    x = np.ones((2, 2, 20, 4), "float32")
-    layer = ConvLSTM(1, 1, dropout=0.5, use_bias=False, return_sequences=True, peepholes=False, seed=1)
-    layer.build(x.shape)
-    layer.recurrent_kernel.assign(np.zeros((1, 1, 4)))
-    one, other = (numpy(layer(x, training=training))[0] for training in (True, False))
-    assert np.unique(other[:, 0]).size == 1
-    assert np.unique(one[:, 0].round(6)).size > 2
-    forget = ConvLSTM.from_config(layer.get_config() | {"activation": "linear"})
-    forget.build(x.shape)
-    forget.set_weights(layer.get_weights())
-    first = numpy(forget(x, training=True))[0]
-    assert np.all((np.abs(first[:, 0]) < 1e-9) == (np.abs(first[:, 1]) < 1e-9))
+def test_dropout_is_the_same_in_all_frames_and_at_all_steps():
+    x, states = VIDEOS[1], states_of(1)
+    options = {"return_sequences": True, "return_state": True, "seed": 1}
+    shapes = {"dropout": (BATCH, 1, 4, CHANNELS), "recurrent_dropout": (BATCH, 4, FILTERS)}
+    for argument, shape in shapes.items():
+        layer = randomized(ConvLSTM(FILTERS, 3, **{argument: 0.5}, **options), x.shape)
+        seen = keras.random.dropout(ops.ones(shape), 0.5, seed=keras.random.SeedGenerator(1))
+        kept = numpy(seen)[0]
+        assert np.unique(kept).tolist() == [0, 2]
+        frames, states_kept = (x * kept, 1.0) if argument == "dropout" else (x, kept)
+        _, outputs, last = loop(frames, None, states, layer.get_weights(), kept=states_kept)
+        for one, other in zip(numpy(layer(x, initial_state=states, training=True)), [outputs, *last], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5, err_msg=argument)
+        _, outputs, _ = loop(x, None, states, layer.get_weights())
+        np.testing.assert_allclose(numpy(layer(x, initial_state=states))[0], outputs, atol=1e-5)
+        if argument == "recurrent_dropout":
+            alone = AutonomousConvLSTM(FILTERS, 3, steps=2, return_sequences=True, recurrent_dropout=0.5, seed=1)
+            randomized(alone, [state.shape for state in states])
+            nothing = np.zeros((3, 1, 4 * FILTERS))
+            _, outputs, _ = loop(x[:, :2, ..., :1], None, states, [nothing, *alone.get_weights()], kept=kept)
+            np.testing.assert_allclose(numpy(alone(states, training=True))[0], outputs, atol=1e-5)
+
+
+def test_a_stateful_layer_goes_on_where_it_stopped_as_that_of_keras():
+    x, states = VIDEOS[2], states_of(2)
+    ours = randomized(ConvLSTM(FILTERS, 3, peepholes=False, stateful=True, return_sequences=True), x.shape)
+    assert ConvLSTM.from_config(ours.get_config()).stateful
+    assert len(ours.weights) == 3  # so that they fit a layer that is not stateful
+    make = keras.layers.ConvLSTM2D
+    theirs = make(
+        FILTERS, 3, padding="same", stateful=True, return_sequences=True, data_format="channels_last", trainable=False
+    )
+    theirs.build(x.shape)
+    theirs.set_weights(ours.get_weights())
+    whole = ConvLSTM(FILTERS, 3, peepholes=False, return_sequences=True)
+    whole.build(x.shape)
+    whole.set_weights(ours.get_weights())
+    expected = numpy(whole(np.concatenate([x, x], axis=1)))[0]
+    for part in (expected[:, :TIME], expected[:, TIME:]):
+        np.testing.assert_allclose(numpy(ours(x))[0], part, atol=1e-6)
+        np.testing.assert_allclose(numpy(theirs(x))[0], part, atol=1e-6)
+    ours.reset_state()
+    np.testing.assert_allclose(numpy(ours(x))[0], expected[:, :TIME], atol=1e-6)
+    # States that are given take the place of those that it has; at masked steps they stay.
+    ours(x, initial_state=states, mask=HOLES)
+    _, _, last = loop(x, HOLES, states, ours.get_weights())
+    for one, other in zip(numpy(ours.states), last, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    with pytest.raises(InputError, match=r"sequences: 2 in a batch, but conv_lstm.* has states for 4"):
+        ours(x[:2])
+    with pytest.raises(InputError, match="unknown batch size: conv_lstm.* is stateful"):
+        ConvLSTM(FILTERS, 3, stateful=True)(keras.Input(x.shape[1:]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_fit_carries_the_states_of_a_stateful_layer(dtype):
+    x = np.concatenate([VIDEOS[1], VIDEOS[1]], axis=1)
+    frames = keras.Input(batch_shape=(BATCH, None, 4, CHANNELS))
+    layer = ConvLSTM(FILTERS, 3, stateful=True, return_sequences=True, dtype=dtype)
+    model = keras.Model(frames, layer(frames))
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    windows = Windows(x, np.zeros((*x.shape[:-1], FILTERS), "float32"), BATCH, TIME)
+    model.fit(windows, epochs=2, shuffle=False, callbacks=[CarryState(windows)], verbose=0)
+    whole = ConvLSTM(FILTERS, 3, return_state=True)
+    whole.build(x.shape)
+    whole.set_weights(layer.get_weights())
+    for one, other in zip(numpy(layer.states), numpy(whole(x))[1:], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5 if dtype == "float32" else 3e-2)
+
+
+def test_the_mask_that_is_passed_on_stands_where_the_outputs_do():
+    """Of two layers that go backwards the second reads forwards again, and its masked steps are those of the first."""
+    x = VIDEOS[1]
+    layers = [ConvLSTM(FILTERS, 3, return_sequences=True, go_backwards=True) for _ in range(2)]
+    for layer, channels in zip(layers, (CHANNELS, FILTERS), strict=True):
+        randomized(layer, (*x.shape[:-1], channels))
+    mask = ops.convert_to_tensor(RIGHT)
+    first = layers[0](x, mask=mask)
+    second = layers[1](first, mask=layers[0].compute_mask(x, mask))
+    found = numpy(second)[0]
+    for row, length in enumerate(RIGHT.sum(axis=1)):
+        cut = numpy(layers[1](layers[0](x[row : row + 1, :length])))[0]
+        np.testing.assert_allclose(found[row, :length], cut[0], atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("rank", "options"),
     [
-        (1, {"peepholes": "channel", "dropout": 0.2}),
+        (1, {"peepholes": "channel", "dropout": 0.2, "recurrent_dropout": 0.2}),
         (2, {"return_sequences": True, "strides": 2, "go_backwards": True}),
         (3, {"padding": "valid", "kernel_size": (1, 2, 2), "recurrent_kernel_size": 2}),
     ],
@@ -249,6 +327,7 @@ def test_without_input_it_is_the_loop_of_zeros(rank):
         (lambda: ConvLSTM(2, 3, peepholes="all"), "peepholes 'all': give True, False"),
         (lambda: ConvLSTM(2, 3, padding="causal"), "padding 'causal'"),
         (lambda: ConvLSTM(2, 3, dropout=1.0), "dropout 1.0"),
+        (lambda: ConvLSTM(2, 3, recurrent_dropout=-0.1), r"recurrent_dropout -0\.1"),
         (lambda: ConvLSTM(2, 3, activation="tanhh"), "activation 'tanhh': not known"),
         (lambda: ConvLSTM(2, (3, 3))(VIDEOS[1]), r"kernel_size \(3, 3\): does not fit"),
         (lambda: ConvLSTM(2, 4, padding="valid")(VIDEOS[2]), r"kernel_size \(4, 4\): larger than frames of \(3, 4\)"),
@@ -260,7 +339,7 @@ def test_without_input_it_is_the_loop_of_zeros(rank):
         (lambda: ConvLSTM(3, 3)(VIDEOS[1], initial_state=states_of(1)[:1]), "initial_state: conv_lstm.* has two"),
         (lambda: AutonomousConvLSTM(2, 3, steps=0), "steps 0"),
         (lambda: AutonomousConvLSTM(2, 3, steps=2, strides=2), "strides: there is no input"),
-        (lambda: AutonomousConvLSTM(2, 3, steps=2, seed=1), "seed: there is no input"),
+        (lambda: AutonomousConvLSTM(2, 3, steps=2, stateful=True), "stateful: there is no input"),
         (lambda: AutonomousConvLSTM(2, 3, steps=2, kernel_initializer="zeros"), "kernel_initializer: there is no"),
         (lambda: AutonomousConvLSTM(2, 3, steps=2)(states_of(1)), "and 2 filters"),
         (lambda: AutonomousConvLSTM(3, 3, steps=2)(states_of(1)[:1]), "states: autonomous_conv_lstm.* has two"),

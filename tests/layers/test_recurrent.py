@@ -122,6 +122,21 @@ def test_fit_carries_the_state_of_a_stateful_layer(cell, dtype):
         np.testing.assert_allclose(one, other, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("make", [SimpleRNN, GRU, LSTM])
+def test_the_mask_that_is_passed_on_stands_where_the_outputs_do(make):
+    """Of two layers that go backwards the second reads forwards again, and its masked steps are those of the first."""
+    lengths, x = [TIME - 2, TIME, 1], np.random.default_rng(1).normal(size=(3, TIME, DIM)).astype("float32")
+    entry = keras.Input((None, DIM))
+    layers = [make(UNITS, return_sequences=True, go_backwards=True) for _ in range(2)]
+    masked = keras.Model(entry, layers[1](layers[0](keras.layers.Masking(0.0)(entry))))
+    plain = keras.Model(entry, layers[1](layers[0](entry)))
+    padded = x * (np.arange(TIME) < np.array(lengths)[:, None])[..., None]
+    found = numpy(masked(padded))[0]
+    for row, length in enumerate(lengths):
+        expected = numpy(plain(x[row : row + 1, :length]))[0][0]
+        np.testing.assert_allclose(found[row, :length], expected, atol=1e-6)
+
+
 def test_a_stateful_layer_starts_anew_after_reset():
     layer = randomized(LSTM(UNITS, stateful=True))
     once = numpy(layer(X))[0]

@@ -12,10 +12,9 @@ from kseq.layers.temporal_convolution import DilatedResidualLayer
 from tests import conformance
 from tests.gradients import gradients
 
-random = np.random.default_rng(2)
-X = random.normal(size=(3, 9, 4)).astype("float32")
+X = np.random.default_rng(2).normal(size=(3, 9, 4)).astype("float32")
 MASKS = np.array([[1] * 9, [1, 1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 1, 1, 1, 1]], bool)
-FRAMES = random.normal(size=(2, 5, 4, 4, 1)).astype("float32")
+FRAMES = np.random.default_rng(3).normal(size=(2, 5, 4, 4, 1)).astype("float32")
 
 
 def array(tensor) -> np.ndarray:
@@ -24,6 +23,7 @@ def array(tensor) -> np.ndarray:
 
 def made(layer, shape=X.shape):
     """The layer, built, with random weights, biases too."""
+    random = np.random.default_rng(4)
     layer.build(shape)
     layer.set_weights([random.normal(size=w.shape, scale=0.5) for w in layer.get_weights()])
     return layer

@@ -12,9 +12,8 @@ from kseq.training.truncated import CarryState, Windows
 from tests import conformance
 from tests.numpy_initializers import numpy_initializers
 
-random = np.random.default_rng(9)
 SHAPE = (4, 4, 1)
-FRAMES = random.normal(size=(2, 6, *SHAPE)).astype("float32")
+FRAMES = np.random.default_rng(9).normal(size=(2, 6, *SHAPE)).astype("float32")
 MASK = np.array([[1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 0]], bool)
 
 CONFIGURATIONS = {
@@ -37,7 +36,7 @@ def network():
 def tagger(**options):
     """A small one with random weights, biases too."""
     options = {"encoder": network(), "units": 4, "dropout": 0.0} | options
-    model = VideoTagger(SHAPE, 3, **options)
+    model, random = VideoTagger(SHAPE, 3, **options), np.random.default_rng(10)
     model.set_weights([random.normal(size=w.shape, scale=0.5) for w in model.get_weights()])
     return model
 
@@ -121,8 +120,20 @@ def test_a_frozen_encoder_stays_as_it_is(train_encoder):
 def test_in_two_steps():
     """What a framewise tagger learned is frozen; a tagger of its features then has the layers of the whole one."""
     encoder = network()
-    tagger(encoder=encoder, cell=None)
-    whole = tagger(encoder=encoder, train_encoder=False)
+    framewise = tagger(encoder=encoder, cell=None)
+    begin = encoder.get_weights()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    framewise.compile(keras.optimizers.SGD(0.5), loss)
+    framewise.fit(FRAMES, np.tile(np.arange(6) % 3, (2, 1)), verbose=0)
+    learned = encoder.get_weights()
+    assert all(np.abs(new - old).max() > 1e-6 for new, old in zip(learned, begin, strict=True))
+    whole = VideoTagger(SHAPE, 3, encoder=encoder, train_encoder=False, units=4, dropout=0.0)
+    before = whole.get_layer("recurrent_0").get_weights()[0]
+    whole.compile(keras.optimizers.SGD(0.5), loss)
+    whole.fit(FRAMES, np.tile(np.arange(6) % 3, (2, 1)), verbose=0)
+    assert np.abs(whole.get_layer("recurrent_0").get_weights()[0] - before).max() > 1e-6
+    for one, other in zip(encoder.get_weights(), learned, strict=True):
+        np.testing.assert_array_equal(one, other)
     features = keras.Model(whole.input, whole.get_layer("encoder").output).predict(FRAMES, verbose=0)
     assert features.shape == (2, 6, 8)
     above = VideoTagger((8,), 3, units=4, dropout=0.0)
@@ -145,7 +156,7 @@ def test_windows_with_the_state_carried_equal_the_whole():
     model, whole = tagger(stateful=True, batch_size=2), tagger()
     whole.set_weights(model.get_weights()[: len(whole.get_weights())])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    targets = random.integers(0, 3, (2, 6))
+    targets = np.random.default_rng(11).integers(0, 3, (2, 6))
     windows = Windows(FRAMES, targets, 2, 3)
     model.compile(keras.optimizers.SGD(0.0), loss)
     history = model.fit(windows, shuffle=False, callbacks=[CarryState(windows)], verbose=0)
