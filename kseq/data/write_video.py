@@ -29,9 +29,7 @@ def write_video(path: str | os.PathLike, frames: np.ndarray, frame_rate: float) 
     if path.suffix not in (".mp4", ".mkv", ".mov"):
         raise InputError(f"path {path}: give a name that ends in .mp4, .mkv or .mov")
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (1, 3) or 0 in frames.shape:
-        raise InputError(
-            f"frames {frames.dtype} of shape {frames.shape}: give uint8 (time, height, width, 1 or 3)"
-        )
+        raise InputError(f"frames {frames.dtype} of shape {frames.shape}: give uint8 (time, height, width, 1 or 3)")
     if not (isinstance(frame_rate, Real) and 0.001 <= frame_rate <= 1000):
         raise InputError(f"frame_rate {shorten(frame_rate)}: give frames a second, 0.001 to 1,000")
     rate = Fraction(float(frame_rate)).limit_denominator(1001)
