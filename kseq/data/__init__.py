@@ -58,6 +58,7 @@ from kseq.data.volumes import Volume, read_volume, window
 from kseq.data.workflow_model import WorkflowModel, bayes_accuracy, expected_accuracy
 from kseq.data.workflow_videos import ENTRY as _WORKFLOW_VIDEOS
 from kseq.data.workflow_videos import WorkflowVideos, procedure_model, workflow_videos
+from kseq.data.write_video import write_video
 
 __all__ = [
     "CATALOGUE",
@@ -128,6 +129,7 @@ __all__ = [
     "video_clips",
     "window",
     "workflow_videos",
+    "write_video",
 ]
 
 CATALOGUE: tuple[Entry, ...] = (

@@ -163,7 +163,7 @@ def read_video(
         stream = _stream(container, path)
         try:
             first = next(container.decode(stream), None)
-        except _av().FFmpegError as error:
+        except load_av().FFmpegError as error:
             raise InputError(
                 f"{path}: its video cannot be decoded ({_why(error)}); copy or convert it again"
             ) from error
@@ -261,7 +261,7 @@ def _decode(video: Video, begin: Fraction) -> Iterator[tuple[Fraction, "av.Video
         while True:
             try:
                 frame, reached = next(frames, (None, reached))
-            except _av().FFmpegError as error:
+            except load_av().FFmpegError as error:
                 at = f"after {float(max(before, 0)):.3f} s"
                 raise InputError(f"{video.path}: damaged {at} ({_why(error)}); copy or convert it again") from error
             if frame is None:
@@ -300,7 +300,7 @@ def _from(container, stream, video: Video, begin: Fraction):
             container.seek(round((video.begin + begin - margin) / stream.time_base), stream=stream)
             frames = _demux(container, stream)
             first = next(frames, None)
-        except _av().FFmpegError:  # no index, or damaged there: the way from the start will tell
+        except load_av().FFmpegError:  # no index, or damaged there: the way from the start will tell
             break
         stamp = None if first is None else _timestamp(first[0])
         if stamp is not None and stamp - video.begin <= begin + ROUNDING:
@@ -331,7 +331,7 @@ def _promised(container, stream) -> Fraction | None:
 
 
 def _open(path: Path):
-    av = _av()
+    av = load_av()
     if not os.path.isfile(path):  # unlike Path.is_file, also False for names that cannot be
         raise InputError(f"{path}: no such file; give a video")
     try:
@@ -348,7 +348,7 @@ def _open(path: Path):
 
 def _stream(container, path: Path):
     """The first video in the file that is not the picture of a cover."""
-    cover = _av().stream.Disposition.attached_pic
+    cover = load_av().stream.Disposition.attached_pic
     found = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not found:
         others = ", ".join(sorted({stream.type for stream in container.streams} - {"video"})) or "nothing"
@@ -379,7 +379,7 @@ def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or reason(error)
 
 
-def _av():
+def load_av():
     """PyAV, or how to get it."""
     try:
         import av

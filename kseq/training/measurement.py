@@ -59,9 +59,9 @@ class Measurement(keras.callbacks.Callback):
         }
         silent = without_dropout(self.model)
         silent.set_weights(self.initial)
-        inputs, targets = self.batch
+        inputs, *targets = self.batch  # and weights, where there are some
         logits = silent.predict_on_batch(inputs)
-        silent.train_on_batch(inputs, targets)
+        silent.train_on_batch(inputs, *targets)
         with atomic_file(self.folder / f"{self.backend}.npz") as temporary:
             arrays = {f"weight_{i}": weight for i, weight in enumerate(silent.get_weights())}
             np.savez(temporary, logits=logits, **arrays)
