@@ -38,27 +38,27 @@ def main(
     width: int = 64,
     kernel_size: int = 3,
     units: int = 256,
-    sequences: int = 960,
+    sequences: int = 360,
     test_sequences: int = 400,
     optimizer: Literal["adam", "rmsprop"] = "adam",
     learning_rate: float = 3e-3,
 ) -> None:
     if width < 4 or width % 4:
-        raise InputError(
-            f"--width {width}: filters of the model with one layer; give a multiple of 4, for half of them"
-        )
+        raise InputError(f"--width {width}: deeper models have a half and a quarter of it; give a multiple of 4")
     # Data: other sequences in every epoch
-    count = (sequences, max(test_sequences // 4, 1), test_sequences)
+    count = (sequences, max(test_sequences // 5, 1), test_sequences)
     if run.quick:
         width, units, count = 8, 16, (16, 8, 8)
     digits = kseq.data.moving_digits(count, batch_size=run.batch_size, size=SIZE, seed=run.seed)
-    batches, validation, (given, truth) = digits.train, digits.validation, digits.test
+    batches, (given, truth) = digits.train, digits.test
+    held_out = kseq.data.Batches(*digits.validation, run.batch_size)
     first = np.concatenate([np.concatenate(batches[i], axis=1) for i in range(min(len(batches), 50))])
     mean = first.mean(axis=(0, 1))  # (height, width, 1)
     ink = np.log(mean.mean() / (1 - mean.mean()))
 
-    def fit(layers: dict, name: str) -> keras.Model:
+    def fit(name: str, layers: dict) -> keras.Model:
         """Train a forecaster and keep its best epoch."""
+        key = "model" if name == MAIN else name.lower().replace(", ", "_").replace(" ", "_")
         model = kseq.models.ConvLSTMForecaster(given.shape[1:], horizon=FRAMES, peepholes="channel", **layers)
         kernel, bias = model.get_layer("patch_logits").get_weights()  # begin with how much ink there is
         model.get_layer("patch_logits").set_weights([kernel, np.full_like(bias, ink)])
@@ -70,14 +70,14 @@ def main(
             jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
         )
         print(f"{name}: {model.count_params():,} parameters", flush=True)
-        model.fit(batches, validation_data=validation, **run.fit_arguments(model, batches, name=name))
-        run.load_best(model, name)
+        model.fit(batches, validation_data=held_out, **run.fit_arguments(model, batches, name=key))
+        run.load_best(model, key)
         return model
 
     # Models: what is none, the fully connected LSTM, and convolutional ones
     forecasts = {}  # pixels of the test sequences, from 0 to 1
     if run.baselines:
-        forecasts["last frame"] = repeat_last(*validation, given)
+        forecasts["last frame"] = repeat_last(*digits.validation, given)
         forecasts["mean frame"] = np.broadcast_to(mean, truth.shape)
     half, quarter = width // 2, width // 4
     networks = {
@@ -88,7 +88,7 @@ def main(
     }
     parameters = {}
     for name, layers in networks.items() if run.baselines else [(MAIN, networks[MAIN])]:
-        model = fit(layers, "model" if name == MAIN else name.lower().replace(", ", "_").replace(" ", "_"))
+        model = fit(name, layers)
         parameters[name] = model.count_params()
         forecasts[name] = sigmoid(model.predict(given, batch_size=run.batch_size, verbose=0))
 
@@ -216,4 +216,4 @@ def save_animation(path, given: np.ndarray, columns: dict[str, np.ndarray]) -> N
 
 
 if __name__ == "__main__":
-    kseq.training.launch(main, epochs=8, batch_size=8)
+    kseq.training.launch(main, epochs=10, batch_size=4)
