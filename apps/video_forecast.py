@@ -48,7 +48,7 @@ def main(
     # Data: other sequences in every epoch
     count = (sequences, max(test_sequences // 5, 1), test_sequences)
     if run.quick:
-        width, units, count = 8, 16, (16, 8, 8)
+        width, units, count = 8, 16, (8, 4, 8)
     digits = kseq.data.moving_digits(count, batch_size=run.batch_size, size=SIZE, seed=run.seed)
     batches, (given, truth) = digits.train, digits.test
     held_out = kseq.data.Batches(*digits.validation, run.batch_size)

@@ -88,6 +88,13 @@ def test_clips_are_changed_as_a_whole(app):
     assert (np.abs(changed - clips).max(axis=(1, 2, 3, 4)) > 0.01).all()
 
 
+def test_what_stands_still_is_taken_away_in_both_directions_alike(app):
+    windows = np.random.default_rng(0).uniform(size=(2, 8, 4, 4, 1))
+    moved = app.motion(windows + np.linspace(0, 5, 16).reshape(4, 4, 1))
+    np.testing.assert_allclose(moved, app.motion(windows), atol=1e-12)
+    np.testing.assert_allclose(app.motion(windows[:, ::-1]), moved[:, ::-1], atol=1e-12)
+
+
 def test_features_know_the_order_of_frames(app):
     windows = np.random.default_rng(0).uniform(size=(3, 8, 16, 16, 1))
     for features in (app.statistics, app.pooled):
@@ -100,3 +107,8 @@ def test_features_know_the_order_of_frames(app):
 def test_a_folder_without_films_is_refused(app, tmp_path):
     with pytest.raises(InputError, match="no bikes.mp4"):
         app.films(str(tmp_path))
+
+
+def test_frames_that_patches_do_not_fill_are_refused(app):
+    with pytest.raises(InputError, match="--size 60: .* give a multiple of 8"):
+        app.main(None, size=60)
