@@ -4,8 +4,8 @@ Windows of eight frames of three short films (street scenes, an animated one, a 
 forwards and once reversed. The frames of each film are divided once in time: the beginning trains, the end tests. A
 model that does not look at the order of frames is right for exactly half of the windows. A ConvLSTM looks at it, of
 frames from which what stands still is taken away, and so do two logistic regressions: one is told brightness, contrast
-and sharpness of each frame and how much changes from frame to frame (what is there of a codec's traces), the other 8 × 8
-pixels of each frame.
+and sharpness of each frame and how much changes from frame to frame (what is there of a codec's traces), the other
+8 × 8 pixels of each frame.
 
 502 frames are very little. The test windows overlap, so the table says how many share no frame, and what the standard
 error of a coin is for so many. Expect figures near one half that this error does not tell from a coin.
@@ -128,7 +128,7 @@ def motion(windows: np.ndarray) -> np.ndarray:
 
 
 def changed_clips(clips: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Clips mirrored, moved by up to an eighth, and with more or less contrast by chance, all frames of a clip alike."""
+    """Clips mirrored, moved by up to an eighth, of more or less contrast by chance, all frames of a clip alike."""
     most = clips.shape[2] // 8
     clips = np.pad(clips, ((0, 0), (0, 0), (most, most), (most, most), (0, 0)), "edge")
     size, changed = clips.shape[2] - 2 * most, []
