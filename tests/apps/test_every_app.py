@@ -8,6 +8,8 @@ from pathlib import Path
 import keras
 import pytest
 
+from tests.apps.films import write_films
+
 APPS = Path(__file__).parents[2] / "apps"
 SMALL = {  # flags of an app; of others --no-baselines alone
     "char_tagging": ("--no-baselines", "--units", "16"),
@@ -23,6 +25,8 @@ def test_an_app_runs(name, tmp_path, monkeypatch):
     """In this process, which has the backend already; the tests on PyTorch start one as a user does."""
     folder = tmp_path / "run"
     flags = SMALL.get(name, ("--no-baselines",))
+    if name == "arrow_of_time":
+        flags = (*flags, "--clips", str(write_films(tmp_path)))  # its own have to be downloaded
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--quick", "--output", str(folder), *flags])
     monkeypatch.syspath_prepend(str(APPS))
     runpy.run_path(str(APPS / f"{name}.py"), run_name="__main__")
