@@ -131,10 +131,12 @@ def main(
             pairs = zip(logits, streamed(model, batches), strict=True)
             metrics["models"][title]["streamed_difference"] = max(float(np.abs(a - b).max()) for a, b in pairs)
 
+    # The best there can be
     metrics, predicted = {"bounds": {}, "models": {}}, {}
     for observer, title in OBSERVERS.items():
         predicted[title] = [getattr(videos.model, observer)(views).argmax(axis=-1) for views in videos.views[2]]
         metrics["bounds"][title] = kseq.training.phase_metrics(test[1], predicted[title], class_names)
+
     # Frames by themselves, then over time: the recurrent networks start from the framewise encoder
     batches, held_out = batched(*train, seed=run.seed), batched(*validation)
     framewise = fit(tagger("framewise", cell=None), batches, held_out, epochs=frame_epochs)
