@@ -36,6 +36,7 @@ MEAN = "mean_with_sample_weight"  # over frames that are there
 SHARES = (0.1, 0.25, 0.5, 1.0)  # of the videos that keep their labels
 STRETCH = 2  # times as many epochs at most where videos are few, and steps in an epoch with them
 STEP = 32  # lengths are rounded up to a multiple of it: few shapes, because JAX compiles each
+FRAMES = 64  # in a batch of the framewise network
 UNIT = 50  # frames that count 1 in the remaining duration
 SHOWN = 3  # test videos in the picture
 FRAME_RATE = 1.0  # frames a second, in the file and in the picture
@@ -64,6 +65,13 @@ def main(
     def batched(inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], **options) -> PaddedVideos:
         return PaddedVideos(inputs, targets, run.batch_size, **{"encode": encoder} | options)
 
+    def shuffled(inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> kseq.data.Batches:
+        """Videos of one frame each: more steps in an epoch, of frames that are less alike."""
+        frames, phases = (np.concatenate(part)[:, None] for part in (inputs, targets))
+        return kseq.data.Batches(
+            frames, phases, FRAMES, seed=run.seed, augment=lambda x, random: encoder(x[:, 0])[:, None]
+        )
+
     # Models
     channels, layers = ((8, 8), 2) if run.quick else ((8, 16, 32, 64), 6)
     frame_epochs, duration_epochs = (1, 1) if run.quick else (frame_epochs, duration_epochs)
@@ -79,7 +87,7 @@ def main(
 
     def fit(
         model: keras.Model,
-        batches: PaddedVideos,
+        batches: kseq.data.Batches,
         held_out: PaddedVideos,
         *,
         name: str = "",
@@ -93,7 +101,7 @@ def main(
         objective = {"loss": crossentropy(), "weighted_metrics": ["accuracy"]} | objective
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-3, global_clipnorm=1.0)
         model.compile(optimizer=optimizer, **objective)
-        print(f"\n{model.name}: {model.count_params():,} parameters, {batches.samples} videos", flush=True)
+        print(f"\n{model.name}: {model.count_params():,} parameters, {batches.samples:,} samples", flush=True)
         arguments = run.fit_arguments(model, batches, name=name, monitor=monitor) | {"epochs": epochs}
         model.fit(batches, validation_data=held_out, **arguments)
         run.load_best(model, name)
@@ -139,7 +147,7 @@ def main(
 
     # Frames by themselves, then over time: the recurrent networks start from the framewise encoder
     batches, held_out = batched(*train, seed=run.seed), batched(*validation)
-    framewise = fit(tagger("framewise", cell=None), batches, held_out, epochs=frame_epochs)
+    framewise = fit(tagger("framewise", cell=None), shuffled(*train), held_out, epochs=frame_epochs)
     if run.baselines:
         evaluate("framewise ConvNet", framewise, test[0], streams=True)
         reader = keras.Model(framewise.input, framewise.get_layer("encoder").output)
@@ -165,11 +173,13 @@ def main(
         chosen, stretch = [], min(1 / share, STRETCH)
         for part in (train, validation):
             rows = np.random.default_rng(run.seed).permutation(len(part[0]))[: max(1, round(share * len(part[0])))]
-            chosen.append(batched(*([values[row] for row in rows] for values in part), seed=run.seed))
-        frames = fit(tagger(f"{name}_frames", start, cell=None), *chosen, epochs=round(stretch * frame_epochs))
+            chosen.append([[values[row] for row in rows] for values in part])
+        few, watched = batched(*chosen[0], seed=run.seed), batched(*chosen[1])
+        frames = tagger(f"{name}_frames", start, cell=None)
+        fit(frames, shuffled(*chosen[0]), watched, epochs=round(stretch * frame_epochs))
         model = tagger(name, start)
         kseq.models.copy_encoder(frames, model)
-        fit(model, *chosen, epochs=round(stretch * run.epochs))
+        fit(model, few, watched, epochs=round(stretch * run.epochs))
         told = [frames.argmax(axis=-1) for frames in answers(model, batched(*test))]
         return kseq.training.phase_metrics(test[1], told, class_names)
 
