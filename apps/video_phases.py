@@ -30,25 +30,27 @@ OBSERVERS = {  # of `kseq.data.WorkflowModel`
     "offline": "best observer of all",
 }
 TITLE = "CNN-LSTM"  # the main model
-ARMS = ("random weights", "pre-trained")  # of the study of labels
+ARMS = ("without", "pre-trained")  # of the study of labels
 CLOCK = "remaining_duration"  # the head that is pre-trained
 MEAN = "mean_with_sample_weight"  # over frames that are there
 SHARES = (0.1, 0.25, 0.5, 1.0)  # of the videos that keep their labels
 STRETCH = 2  # times as many epochs at most where videos are few, and steps in an epoch with them
 STEP = 32  # lengths are rounded up to a multiple of it: few shapes, because JAX compiles each
+FRAMES = 64  # in a batch of the framewise network
 UNIT = 50  # frames that count 1 in the remaining duration
-SHOWN = 4  # test videos in the picture
+SHOWN = 3  # test videos in the picture
 FRAME_RATE = 1.0  # frames a second, in the file and in the picture
 
 
 def main(
     run: kseq.training.Run,
     *,
-    units: int = 64,
-    dropout: float = 0.2,
+    units: int = 128,
+    dropout: float = 0.3,
     learning_rate: float = 3e-3,
+    frame_epochs: int = 4,
+    duration_epochs: int = 8,
     label_shares: bool = True,
-    pretraining_epochs: int = 6,
 ) -> None:
     # Data: videos of 8 bits, which are encoded a batch at a time
     videos = kseq.data.workflow_videos((6, 4, 3) if run.quick else (200, 40, 80))
@@ -63,31 +65,43 @@ def main(
     def batched(inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], **options) -> PaddedVideos:
         return PaddedVideos(inputs, targets, run.batch_size, **{"encode": encoder} | options)
 
+    def shuffled(inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> kseq.data.Batches:
+        """Videos of one frame each: more steps in an epoch, of frames that are less alike."""
+        frames, phases = (np.concatenate(part)[:, None] for part in (inputs, targets))
+        return kseq.data.Batches(
+            frames, phases, FRAMES, seed=run.seed, augment=lambda x, random: encoder(x[:, 0])[:, None]
+        )
+
     # Models
     channels, layers = ((8, 8), 2) if run.quick else ((8, 16, 32, 64), 6)
-    pretraining_epochs = 1 if run.quick else pretraining_epochs
+    frame_epochs, duration_epochs = (1, 1) if run.quick else (frame_epochs, duration_epochs)
 
-    def tagger(name: str, classes: int = len(class_names), **options) -> keras.Model:
+    def tagger(name: str, start: keras.Model | None = None, *, classes: int = len(class_names), **options):
+        """A tagger of frames whose layers start from those of another by the same names."""
         network = kseq.models.FrameNetwork(shape, channels=channels)
         options = {"encoder": network, "units": units, "dropout": dropout, "name": name} | options
-        return kseq.models.VideoTagger(shape, classes, **options)
+        model = kseq.models.VideoTagger(shape, classes, **options)
+        if start is not None:
+            kseq.models.copy_encoder(start, model)
+        return model
 
     def fit(
         model: keras.Model,
-        batches: PaddedVideos,
+        batches: kseq.data.Batches,
         held_out: PaddedVideos,
         *,
-        name: str,
+        name: str = "",
         epochs: int = run.epochs,
         monitor: str = "val_accuracy",
         **objective,
     ) -> keras.Model:
-        """Train a model and keep its best epoch."""
+        """Train a model, which the run folder knows as `name`, and keep its best epoch."""
+        name = name or model.name
         schedule = kseq.training.warmup_cosine(learning_rate, epochs * len(batches), warmup=0.1)
         objective = {"loss": crossentropy(), "weighted_metrics": ["accuracy"]} | objective
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-3, global_clipnorm=1.0)
         model.compile(optimizer=optimizer, **objective)
-        print(f"\n{model.name}: {model.count_params():,} parameters, {batches.samples} videos", flush=True)
+        print(f"\n{model.name}: {model.count_params():,} parameters, {batches.samples:,} samples", flush=True)
         arguments = run.fit_arguments(model, batches, name=name, monitor=monitor) | {"epochs": epochs}
         model.fit(batches, validation_data=held_out, **arguments)
         run.load_best(model, name)
@@ -107,7 +121,6 @@ def main(
             model,
             batches,
             held_out,
-            name=name,
             monitor="val_logits_accuracy",
             weighted_metrics={"logits": ["accuracy"]},
             **kseq.training.deep_supervision(crossentropy(), model, auxiliary_weight=1.0),
@@ -126,44 +139,47 @@ def main(
             pairs = zip(logits, streamed(model, batches), strict=True)
             metrics["models"][title]["streamed_difference"] = max(float(np.abs(a - b).max()) for a, b in pairs)
 
+    # The best there can be
     metrics, predicted = {"bounds": {}, "models": {}}, {}
     for observer, title in OBSERVERS.items():
         predicted[title] = [getattr(videos.model, observer)(views).argmax(axis=-1) for views in videos.views[2]]
         metrics["bounds"][title] = kseq.training.phase_metrics(test[1], predicted[title], class_names)
+
+    # Frames by themselves, then over time: the recurrent networks start from the framewise encoder
     batches, held_out = batched(*train, seed=run.seed), batched(*validation)
+    framewise = fit(tagger("framewise", cell=None), shuffled(*train), held_out, epochs=frame_epochs)
     if run.baselines:
-        framewise = fit(tagger("framewise", cell=None), batches, held_out, name="framewise", epochs=-(-run.epochs // 2))
         evaluate("framewise ConvNet", framewise, test[0], streams=True)
         reader = keras.Model(framewise.input, framewise.get_layer("encoder").output)
         features = {
             name: answers(reader, batched(*part))
             for name, part in (("train", train), ("validation", validation), ("test", test))
         }
-        for causal in (True, False):
-            model = fit_tcn(causal, features)
-            title = "causal TCN, two steps" if causal else "TCN, two steps"
-            options = {"encode": None, "masked": not causal}
-            evaluate(title, model, features["test"], parameters=reader.count_params(), streams=causal, **options)
+        for causal, title in ((True, "causal TCN"), (False, "TCN")):
+            options = {"parameters": reader.count_params(), "encode": None, "masked": not causal}
+            evaluate(title, fit_tcn(causal, features), features["test"], streams=causal, **options)
         both = [batched(*part, seed=run.seed, masked=True) for part in (train, validation)]
-        model = fit(tagger("cnn_bilstm", bidirectional=True, masked=True), *both, name="cnn_bilstm")
+        model = fit(tagger("cnn_bilstm", framewise, bidirectional=True, masked=True), *both)
         evaluate("CNN-BiLSTM", model, test[0], streams=False, masked=True)
-    model = fit(tagger("cnn_lstm"), batches, held_out, name="model")
+    model = fit(tagger("cnn_lstm", framewise), batches, held_out, name="model")
     evaluate(TITLE, model, test[0], streams=True)
     settings = {"size": list(shape[:2]), "channels": shape[2], "mean": mean, "std": std, "frame_rate": FRAME_RATE}
     path = run.save(model, {"task": "video phases", "video": settings, "class_names": list(class_names)})
 
     # Few labels: a share of the training and validation videos keeps them
-    def few_labels(share: float, pretrained: keras.Model | None) -> dict:
+    def few_labels(share: float, start: keras.Model | None) -> dict:
         """The figures of a CNN-LSTM that learns from this share, the first of an order by chance."""
-        name = f"labels_{100 * share:.0f}" + ("_pretrained" if pretrained else "")
-        parts = []
+        name = f"labels_{100 * share:.0f}" + ("" if start is None else "_pretrained")
+        chosen, stretch = [], min(1 / share, STRETCH)
         for part in (train, validation):
-            order = np.random.default_rng(run.seed).permutation(len(part[0]))[: max(1, round(share * len(part[0])))]
-            parts.append(batched(*([values[i] for i in order] for values in part), seed=run.seed))
-        model = tagger(name)
-        if pretrained is not None:
-            kseq.models.copy_encoder(pretrained, model)
-        fit(model, *parts, name=name, epochs=round(run.epochs * min(1 / share, STRETCH)))
+            rows = np.random.default_rng(run.seed).permutation(len(part[0]))[: max(1, round(share * len(part[0])))]
+            chosen.append([[values[row] for row in rows] for values in part])
+        few, watched = batched(*chosen[0], seed=run.seed), batched(*chosen[1])
+        frames = tagger(f"{name}_frames", start, cell=None)
+        fit(frames, shuffled(*chosen[0]), watched, epochs=round(stretch * frame_epochs))
+        model = tagger(name, start)
+        kseq.models.copy_encoder(frames, model)
+        fit(model, few, watched, epochs=round(stretch * run.epochs))
         told = [frames.argmax(axis=-1) for frames in answers(model, batched(*test))]
         return kseq.training.phase_metrics(test[1], told, class_names)
 
@@ -172,17 +188,11 @@ def main(
             batched(part[0], [remaining_duration(phases) for phases in part[1]], seed=run.seed, target_names=(CLOCK,))
             for part in (train, validation)
         ]
-        pretrained = fit(
-            tagger("remaining_duration", 0, remaining_duration=True),
-            *clocks,
-            name="remaining_duration",
-            epochs=pretraining_epochs,
-            monitor="val_loss",
-            loss={CLOCK: keras.losses.Huber(reduction=MEAN)},  # the smooth L1 of the paper
-            weighted_metrics=None,
-        )
+        objective = {"loss": {CLOCK: keras.losses.Huber(reduction=MEAN)}, "weighted_metrics": None}  # smooth L1
+        pretrained = tagger(CLOCK, classes=0, remaining_duration=True)
+        fit(pretrained, *clocks, epochs=duration_epochs, monitor="val_loss", **objective)
         metrics["label_shares"] = []
-        for share in (0.5, 1.0) if run.quick else SHARES:
+        for share in (0.5,) if run.quick else SHARES:
             row = {"share": share, "videos": round(share * len(train[0]))}
             row[ARMS[0]] = metrics["models"][TITLE] if share == 1 else few_labels(share, None)
             metrics["label_shares"].append(row | {ARMS[1]: few_labels(share, pretrained)})
@@ -290,19 +300,23 @@ def logits_of(output):
 
 def print_report(metrics: dict, title: str) -> None:
     """The models between their bounds, and what labels are worth."""
-    figures = ("frames", "accuracy", "precision", "recall", "Jaccard", "edit", "F1@50")
-    table = Table(Column("model", no_wrap=True), "parameters", *figures, "streamed", title=title)
-    for name, row in (metrics["bounds"] | metrics["models"]).items():
-        means = [row["mean"][figure] for figure in ("precision", "recall", "jaccard")]
+    rows, console = metrics["bounds"] | metrics["models"], Console()
+    table = Table(
+        Column("model", no_wrap=True), "parameters", "of frames", "of videos", "streamed", title=f"accuracy, {title}"
+    )
+    for name, row in rows.items():
         table.add_row(
             name,
             f"{row['parameters']:,}" if "parameters" in row else "",
             f"{row['frame_accuracy']:.3f}",
             f"{row['accuracy']:.3f} ± {row['accuracy_deviation']:.3f}",
-            *(f"{figure:.3f}" for figure in (*means, row["edit"], row["f1@50"])),
             f"{row['streamed_difference']:.0e}" if "streamed_difference" in row else "",
         )
-    console = Console()
+    console.print(table)
+    table = Table("model", "precision", "recall", "Jaccard", "edit", "F1@50", title=f"phases, {title}")
+    for name, row in rows.items():
+        means = [row["mean"][figure] for figure in ("precision", "recall", "jaccard")]
+        table.add_row(name, *(f"{figure:.3f}" for figure in (*means, row["edit"], row["f1@50"])))
     console.print(table)
     if "label_shares" in metrics:
         table = Table("labels", "videos", *ARMS, title=f"accuracy of the {TITLE}, {title}")
@@ -333,4 +347,4 @@ def plot_label_shares(metrics: dict):
 
 
 if __name__ == "__main__":
-    kseq.training.launch(main, epochs=10, batch_size=2)
+    kseq.training.launch(main, epochs=8, batch_size=2)
