@@ -21,6 +21,14 @@ torch_only = pytest.mark.skipif(
     reason="does the same on every backend, so it runs once, where nothing is traced or compiled",
 )
 
+
+def thinned(cases):
+    """All cases of a grid on PyTorch; on the others, where each case is traced or compiled, every third of them."""
+    backend = keras.backend.backend()
+    cases = list(cases)
+    return cases if backend == "torch" else cases[("tensorflow", "jax").index(backend) :: 3]
+
+
 REFUSALS = ("test_bad_", "test_what_cannot_correspond")  # what they give is refused before a backend computes
 BY_THEMSELVES = ("test_every_app.py", "test_readme.py")  # files of long tests that share nothing
 

@@ -7,6 +7,7 @@ import pytest
 
 from kseq import saving
 from kseq.errors import InputError
+from tests.conftest import torch_only
 
 
 def test_round_trip_with_card_and_optimizer(tagger, card, tmp_path):
@@ -42,6 +43,7 @@ def test_a_failed_write_leaves_the_earlier_file(tagger, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@torch_only
 @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
 def test_truncated_files(tagger, tmp_path, keep):
     path = tmp_path / "model.keras"

@@ -11,6 +11,7 @@ from kseq.backend import recurrent as forms
 from kseq.errors import InputError
 from kseq.layers import GRU, LSTM, SimpleRNN
 from tests import conformance
+from tests.conftest import thinned
 from tests.gradients import gradients
 from tests.layers import recurrent_reference as reference
 
@@ -73,8 +74,9 @@ GRID = [(mask, drop, "float32") for mask in MASKS for drop in DROPOUT]
 GRID.append(([*MASKS][-1], "no dropout", "mixed_bfloat16"))  # precision has nothing to do with masks and dropout
 
 
-@pytest.mark.parametrize(("mask", "drop", "dtype"), GRID)
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("cell", "mask", "drop", "dtype"), thinned((cell, *options) for cell in CELLS for options in GRID)
+)
 def test_every_option_is_the_numpy_loop(cell, mask, drop, dtype):
     make, arguments, step, activation = CELLS[cell]
     mask, drop = MASKS[mask], DROPOUT[drop]
@@ -162,10 +164,10 @@ def test_keras_weights_give_the_outputs_of_keras(cell, use_bias):
     np.testing.assert_allclose(numpy(ours(X))[0], numpy(theirs(X))[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-@pytest.mark.parametrize("cell", [*CELLS, "rnn sigmoid", "rnn linear", "lstm relu"])
+@pytest.mark.parametrize(("cell", "mask"), itertools.product([*CELLS, "rnn sigmoid", "rnn linear", "lstm relu"], MASKS))
 def test_every_form_has_the_outputs_and_gradients_of_the_plain_loop(cell, mask):
     """The form of this backend, the portable one, and Keras's cell differentiated by the backend."""
+    mask = MASKS[mask]
     name, _, activation = cell.partition(" ")
     if cell in CELLS:
         make, arguments, *_ = CELLS[cell]
@@ -266,9 +268,9 @@ def test_a_nan_stays_in_its_sequence_and_masked_ones_nowhere(cell):
     assert all(np.isfinite(gradient).all() for gradient in gradients(loss, [spoilt, kernel]))
 
 
-@pytest.mark.parametrize("stateful", [False, True])
-@pytest.mark.parametrize("padding", [np.nan, np.inf, 1e8])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("cell", "padding", "stateful"), thinned(itertools.product(CELLS, [np.nan, np.inf, 1e8], [False, True]))
+)
 def test_padding_reaches_no_state_at_inference(cell, padding, stateful):
     make, arguments, *_ = CELLS[cell]
     entry = keras.Input(batch_shape=(BATCH, TIME, DIM)), keras.Input(batch_shape=(BATCH, TIME), dtype="bool")

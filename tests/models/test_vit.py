@@ -8,7 +8,7 @@ from kseq.errors import InputError
 from kseq.models import ViT, create
 from kseq.models.registry import variants
 from tests import conformance
-from tests.conftest import torch_only
+from tests.conftest import thinned, torch_only
 from tests.layers import attention_reference as reference
 
 random = np.random.default_rng(7)
@@ -28,8 +28,9 @@ CONFIGURATIONS = {
 }
 
 
-@pytest.mark.parametrize(("images", "arguments"), CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_conformance(images, arguments, tmp_path):
+@pytest.mark.parametrize("name", thinned(CONFIGURATIONS))
+def test_conformance(name, tmp_path):
+    images, arguments = CONFIGURATIONS[name]
     conformance.check_model(lambda: ViT(images.shape[1:], 5, **SMALL | arguments), images, tmp_path)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from kseq import saving
 from kseq.training.checkpoint import Checkpoint
-from tests.conftest import tensorflow_only
+from tests.conftest import tensorflow_only, torch_only
 
 JOB = Path(__file__).parent / "job.py"
 EPOCHS = 6
@@ -48,6 +48,7 @@ def kill_when(process: subprocess.Popen, happened, name: str) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+@torch_only
 def test_killed_runs_end_with_the_weights_of_one_never_killed(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     unharmed = start(whole)
@@ -108,6 +109,7 @@ def test_a_full_disk_loses_no_checkpoint(tmp_path):
     assert len(rows(folder)) == 4
 
 
+@torch_only
 def test_checkpoints_are_whole_models(tmp_path):
     finish(start(tmp_path / "run", "--epochs", "1"))
     for name in ("model.last.keras", "model.best.keras"):

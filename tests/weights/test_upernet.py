@@ -11,6 +11,7 @@ from kseq.errors import InputError
 from kseq.models import Swin, UPerNet
 from kseq.weights import MismatchError
 from kseq.weights.loading import LAYOUTS
+from tests.conftest import torch_only
 from tests.weights.golden import close, read
 
 SWIN = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4, "features": True}
@@ -111,6 +112,7 @@ def test_the_heads_are_those_of_the_reference(case):
     close(got["auxiliary_0"], np.moveaxis(helper.numpy(), 1, -1))
 
 
+@torch_only
 def test_other_classes_and_no_auxiliary_head(case):
     _, _, whole, _, encoder, _ = case
     one = UPerNet(encoder(), CLASSES, auxiliary=True, **SIZES)
