@@ -17,13 +17,14 @@ from kseq.layers.mask_steps import MaskSteps
 from kseq.layers.maxout import Maxout
 from kseq.layers.non_local_block import NonLocalBlock
 from kseq.layers.non_local_upsampling import NonLocalUpsampling
-from kseq.layers.normalization import GroupNormalization, normalization
+from kseq.layers.normalization import BatchNormalization, GroupNormalization, normalization
 from kseq.layers.one_hot import OneHot
 from kseq.layers.patch_embedding import PatchEmbedding
 from kseq.layers.patch_expanding import PatchExpanding
 from kseq.layers.patch_merging import PatchMerging
 from kseq.layers.pooling import MaxPooling
 from kseq.layers.position_encoding import LearnedPositionEncoding, SinusoidalPositionEncoding
+from kseq.layers.prelu import PReLU
 from kseq.layers.recurrent import GRU, LSTM, SimpleRNN
 from kseq.layers.region_means import RegionMeans
 from kseq.layers.reversible_embedding import ReversibleEmbedding
@@ -41,6 +42,7 @@ __all__ = [
     "AttentionDecoder",
     "AttentionGate",
     "AutonomousConvLSTM",
+    "BatchNormalization",
     "ClassToken",
     "ConvLSTM",
     "Convolution",
@@ -63,6 +65,7 @@ __all__ = [
     "NonLocalBlock",
     "NonLocalUpsampling",
     "OneHot",
+    "PReLU",
     "PatchEmbedding",
     "PatchExpanding",
     "PatchMerging",

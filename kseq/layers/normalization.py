@@ -5,6 +5,8 @@ from typing import Literal
 import keras
 from keras import ops
 
+from kseq.backend.batch_norm import batch_norm, fixed_batch_norm
+from kseq.backend.group_norm import group_norm
 from kseq.errors import InputError
 
 
@@ -15,6 +17,7 @@ class GroupNormalization(keras.layers.Layer):
     Statistics are those of one sample, in float32 or better. With a group a channel it is instance normalisation.
     The statistics of the channels first and of the groups then take TensorFlow and JAX 0.2 to 0.9, PyTorch 0.5 to 1.5
     of the time of Keras's layer; PyTorch's own kernel is faster, but may crash in the gradient of channels-last maps.
+    Instance normalisation is then trained with its kernel of batch normalisation.
 
     Source: Wu & He 2018 (arXiv 1803.08494); Ulyanov et al. 2016 (arXiv 1607.08022).
 
@@ -45,31 +48,53 @@ class GroupNormalization(keras.layers.Layer):
         self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta") if self.affine else None
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        space = tuple(range(1, len(x.shape) - 1))
-        centred = x - self._of_groups(ops.mean(x, axis=space, keepdims=True))
-        variance = self._of_groups(ops.mean(centred * centred, axis=space, keepdims=True))
-        scale = ops.rsqrt(variance + self.epsilon)
-        if not self.affine:
-            return ops.cast(centred * scale, self.compute_dtype)
-        gamma, beta = ops.cast(self.gamma, x.dtype), ops.cast(self.beta, x.dtype)
-        return ops.cast(centred * (scale * gamma) + beta, self.compute_dtype)
-
-    def _of_groups(self, x):
-        """The mean of the channels of a group, at each of its channels: `(batch, 1, …, channels)`."""
-        *_, channels = x.shape
-        if self.groups in (-1, channels):
-            return x
-        ones, size = (1,) * (len(x.shape) - 2), channels // self.groups
-        x = ops.mean(ops.reshape(x, (-1, *ones, self.groups, size)), axis=-1)
-        return ops.repeat(x, size, axis=-1)
+        gamma, beta = (ops.cast(tensor, x.dtype) if self.affine else None for tensor in (self.gamma, self.beta))
+        groups = x.shape[-1] if self.groups == -1 else self.groups
+        return ops.cast(group_norm(x, gamma, beta, groups, self.epsilon, training=training), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
         return super().get_config() | {"groups": self.groups, "epsilon": self.epsilon, "affine": self.affine}
+
+
+@keras.saving.register_keras_serializable(package="kseq")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """y = γ (x − μ) / √(σ² + ε) + β with the mean μ and variance σ² of all places of a batch; later with running ones.
+
+    `keras.layers.BatchNormalization` with its arguments, weights, statistics and outputs, each backend in its fastest
+    form. With another axis, without γ or β, with a mask, `renorm` or `synchronized` it is Keras's.
+
+    Source: Ioffe & Szegedy 2015 (arXiv 1502.03167).
+
+    Args:
+        **kwargs: as in Keras.
+
+    Input shape: `(batch, …, channels)`.
+
+    Output shape: the same.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        is_last = self.axis in (-1, len(inputs.shape) - 1)
+        plain = self.scale and self.center and not self.renorm and not self.synchronized
+        if not (is_last and plain) or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        x, gamma, beta = (ops.cast(tensor, dtype) for tensor in (inputs, self.gamma, self.beta))
+        mean, variance = (ops.cast(tensor, dtype) for tensor in (self.moving_mean, self.moving_variance))
+        if training and self.trainable:
+            outputs, *found = batch_norm(x, gamma, beta, self.epsilon)
+            for running, before, now in zip(
+                (self.moving_mean, self.moving_variance), (mean, variance), found, strict=True
+            ):
+                running.assign(before * self.momentum + now * (1.0 - self.momentum))
+        else:
+            outputs = fixed_batch_norm(x, mean, variance, gamma, beta, self.epsilon)
+        return ops.cast(outputs, self.compute_dtype)
 
 
 KINDS = ("batch", "group", "instance")
@@ -93,7 +118,7 @@ def normalization(
     if kind is None:
         return keras.layers.Identity(name=name, dtype=arguments.get("dtype"))
     if kind == "batch":
-        return keras.layers.BatchNormalization(**{"epsilon": 1e-5, "momentum": 0.9} | arguments, name=name)
+        return BatchNormalization(**{"epsilon": 1e-5, "momentum": 0.9} | arguments, name=name)
     if kind in ("group", "instance"):
         return GroupNormalization(groups if kind == "group" else -1, **arguments, name=name)
     raise InputError(f"normalization {kind!r}: choose 'batch', 'group', 'instance' or None")

@@ -20,7 +20,7 @@ import keras
 from keras import layers
 
 from kseq.errors import InputError
-from kseq.layers import Convolution, GroupNormalization, TransposedConvolution
+from kseq.layers import Convolution, GroupNormalization, PReLU, TransposedConvolution
 from kseq.models.registry import Variant
 from kseq.models.unet import check_unet
 
@@ -100,7 +100,7 @@ def activated(x, name: str, dropout: float):
         x = layers.Dropout(dropout, name=name.format("dropout"))(x)
     slope = keras.initializers.Constant(0.25)
     axes = list(range(1, len(x.shape)))
-    return layers.PReLU(slope, shared_axes=axes, name=name.format("activation"))(x)
+    return PReLU(slope, shared_axes=axes, name=name.format("activation"))(x)
 
 
 VARIANTS = {

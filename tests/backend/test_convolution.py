@@ -68,17 +68,17 @@ def test_a_kernel_that_is_its_stride_is_a_product_of_matrices(shape, size):
 TRANSPOSED = {  # input, kernel size, scale
     "side by side": ((2, 3, 4, 3), (2, 2), (2, 2)),
     "overlapping": ((1, 3, 4, 3), (3, 5), (2, 2)),
+    "wider than tall": ((1, 3, 4, 3), (4, 3), (2, 3)),
     "other scales": ((1, 3, 4, 3), (5, 4), (3, 1)),
     "3-D": ((1, 2, 3, 2, 2), (3, 3, 3), (2, 2, 2)),
 }
 
 
 @pytest.mark.parametrize(("shape", "size", "scale"), TRANSPOSED.values(), ids=TRANSPOSED)
-def test_shuffled_and_portable_transposed_convolutions_agree(shape, size, scale):
+def test_shuffled_chosen_and_portable_transposed_convolutions_agree(shape, size, scale):
     inputs = arrays(shape, (*size, shape[-1], 4), (4,))
-    check_same(
-        partial(forms.pixel_shuffled, scale=scale), partial(forms.portable_transposed_convolution, scale=scale), inputs
-    )
+    for form in (forms.pixel_shuffled, forms.transposed_convolution):
+        check_same(partial(form, scale=scale), partial(forms.portable_transposed_convolution, scale=scale), inputs)
 
 
 def test_transposed_convolution_is_the_sum():
