@@ -282,8 +282,9 @@ def test_tensorflow_alone_serves_it(saved, exported, tmp_path):
 def test_predictions_from_a_saved_model_need_no_keras(exported, videos):
     code = f"""
 import sys
-sys.modules["keras"] = None
 from kseq.export.predict import predict
+assert "keras" not in sys.modules
+sys.modules["keras"] = None
 print(len(predict({str(exported[0])!r}, [{str(videos / "a.mp4")!r}])[0].intervals))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
