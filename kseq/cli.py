@@ -5,14 +5,16 @@ import os
 import runpy
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Column, Table
 
 import kseq
@@ -106,7 +108,7 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="INPUTS",
-            help="what the model reads: words, texts in quotation marks, or PNG and JPEG files; "
+            help="what the model reads: words, texts in quotation marks, PNG and JPEG files, or videos; "
             "- reads them from standard input, one a line",
         ),
     ] = None,
@@ -119,19 +121,19 @@ def predict(
         int | None, typer.Option(min=0, max=2**31 - 1, help="of a language model [another each time]")
     ] = None,
 ) -> None:
-    """Classify words, texts or images, segment images, translate texts or continue them, with a model of any form."""
+    """Classify words, texts or images, segment images, tag videos, translate texts or continue them, by any model."""
     given = given or []
     if given == ["-"]:
         text = sys.stdin.read()
         given = text.removesuffix("\n").split("\n") if text else []  # not splitlines, which cuts at more
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     drawn = {name: value for name, value in (("temperature", temperature), ("seed", seed)) if value is not None}
-    with quiet():
-        from kseq.export import Answer, LabelMap, stream
+    with quiet() as terminal:
+        from kseq.export import Answer, LabelMap, Timeline, stream
         from kseq.export import predict as predict_all
 
         pieces = None if as_json else stream(model, given, **drawn)
-        answers = predict_all(model, given, output, **drawn) if pieces is None else []
+        answers = predict_all(model, given, output, track=progress_bar(terminal), **drawn) if pieces is None else []
     if pieces is not None:
         for piece in pieces:
             print(piece, end="", flush=True)
@@ -143,6 +145,8 @@ def predict(
             if isinstance(a, Answer)
             else {a.kind: a.given, "shares": a.shares, "mask": a.mask}
             if isinstance(a, LabelMap)
+            else {a.kind: a.given, "intervals": [asdict(interval) for interval in a.intervals], "error": a.error}
+            if isinstance(a, Timeline)
             else {a.kind: a.given, "label": a.label, "probabilities": a.probabilities}
             for a in answers
         )
@@ -154,8 +158,12 @@ def predict(
         Console().print(table)
     elif isinstance(answers[0], LabelMap):
         print_shares(answers)
+    elif isinstance(answers[0], Timeline):
+        print_intervals(answers)
     else:
         print_classes(answers)
+    if errors := [answer.error for answer in answers if isinstance(answer, Timeline) and answer.error]:
+        raise InputError("\nerror: ".join(errors))
 
 
 def print_classes(predictions: list) -> None:
@@ -181,6 +189,35 @@ def print_shares(maps: list) -> None:
         text = ", ".join(f"{name} {share:.1%}" for share, name in shares)
         table.add_row(escape(row.given), escape(text), *[escape(row.mask or "")] * written)
     Console().print(table)
+
+
+def print_intervals(timelines: list) -> None:
+    """A table of the phases of each video, in hours, minutes and seconds."""
+    for timeline in timelines:
+        table = Table("start", "end", Column("phase", overflow="fold"), "probability", title=escape(timeline.given))
+        layout = "02.0f" if all(row.end.is_integer() for row in timeline.intervals) else "05.2f"
+        for row in timeline.intervals:
+            times = (clock(seconds, layout) for seconds in (row.start, row.end))
+            table.add_row(*times, escape(row.phase), f"{row.probability:.1%}")
+        if timeline.intervals:
+            Console().print(table)
+
+
+def clock(seconds: float, layout: str) -> str:
+    """A time as h:mm:ss, the seconds as `layout` formats them, to hundredths."""
+    minutes, rest = divmod(round(seconds, 2), 60)
+    return f"{minutes // 60:.0f}:{minutes % 60:02.0f}:{rest:{layout}}"
+
+
+def progress_bar(terminal: TextIO) -> Callable:
+    """What shows on a terminal, and nowhere else, how many frames of a video have been read."""
+    console = Console(file=terminal)
+
+    def show(frames: Iterable, count: int | None, path: str) -> Iterable:
+        name = escape(Path(path).name)
+        return track(frames, name, count, console=console, transient=True, disable=not console.is_terminal)
+
+    return show
 
 
 @app.command()
@@ -213,14 +250,15 @@ def version(show: Annotated[bool, typer.Option("--version", help="print the vers
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Hide what the libraries print on standard error while they load; exceptions come through."""
+def quiet() -> Iterator[TextIO]:
+    """Hide what is printed on standard error, but not in the stream that it gives; exceptions come through."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as nothing:
         os.dup2(nothing.fileno(), 2)
     try:
-        yield
+        with open(kept, "w", closefd=False) as terminal:
+            yield terminal
     finally:
         sys.stderr.flush()
         os.dup2(kept, 2)

@@ -5,5 +5,6 @@ from kseq.export.export import FORMATS, export
 from kseq.export.predict import predict, stream
 from kseq.export.segmentation import LabelMap
 from kseq.export.translation import Answer
+from kseq.export.video import Interval, Timeline
 
-__all__ = ["FORMATS", "Answer", "LabelMap", "Prediction", "export", "predict", "stream"]
+__all__ = ["FORMATS", "Answer", "Interval", "LabelMap", "Prediction", "Timeline", "export", "predict", "stream"]

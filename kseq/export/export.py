@@ -43,6 +43,12 @@ def export(
     - `{"texts": {"tokenizer": Tokenizer.get_config(), "max_length": …}, "class_names": […]}`: `serving_default` takes
       texts `(batch,)`.
 
+    - `{"video": {"size": [height, width], "channels": 1 or 3, "mean": […], "std": […], "frame_rate": …}, "class_names":
+      […]}`: `clip`, and `serving_default`, take uint8 clips `(batch, time, height, width, channels)`; `jpeg` takes the
+      bytes of the JPEG or PNG files of one clip `(time,)`; `frame` takes a uint8 frame of each video `(batch, height,
+      width, channels)` and the states `state_0`, `state_1`, … that it answered at the frame before, zeros at first
+      (`kseq.export.video`). Frames may have any size.
+
     Models that write answer `text`, with the whole loop of decoding in the graph:
 
     - `{"translation": {"source": Tokenizer.get_config(), "target": …, "max_length": …, "beam_size": …}}`:

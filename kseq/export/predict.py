@@ -15,22 +15,31 @@ from kseq.export.raw import KINDS, raw_input
 from kseq.export.segmentation import LabelMap, Segmentation, mask_paths, write_mask
 from kseq.export.translation import Answer
 from kseq.export.verification import logits_alone
+from kseq.export.video import Timeline, Video
 
 BATCH = 128  # raw inputs at a time
 
 
 def predict(
-    path: str | os.PathLike, given: list[str], output: str | os.PathLike | None = None, **drawn
-) -> list[Prediction] | list[LabelMap] | list[Answer]:
-    """Classify words, texts, or PNG and JPEG files, segment these, translate texts or continue them, as the model does.
+    path: str | os.PathLike,
+    given: list[str],
+    output: str | os.PathLike | None = None,
+    *,
+    track: Callable | None = None,
+    **drawn,
+) -> list[Prediction] | list[LabelMap] | list[Timeline] | list[Answer]:
+    """Classify words, texts, or PNG and JPEG files, segment these, tag videos, translate texts or continue them.
 
-    The model is a SavedModel (which TensorFlow alone runs), a run folder or a `.keras` file.
+    What is done is what the model does: a SavedModel (which TensorFlow alone runs), a run folder or a `.keras` file.
+
+    A video is read frame by frame, in constant memory. Where a file breaks off, its `Timeline` ends, and says why.
 
     Args:
         path: of the model.
-        given: words, texts or paths of images.
+        given: words, texts or paths of images or videos.
         output: for a model that segments images, where masks are written: a PNG file for one image, or a folder, in
             which each gets the name of its image. Their colours are indexed, and the indices are the labels.
+        track: for a model that tags videos, what the frames of each pass through (`kseq.export.video.Video`).
         **drawn: for a language model, the `temperature` and the `seed` that it writes with.
 
     Raises:
@@ -42,6 +51,8 @@ def predict(
     inputs = _reader(path, drawn)
     if output is not None and not isinstance(inputs, Segmentation):
         raise InputError(f"output {output}: only a model that segments images writes masks; leave it out")
+    if track is not None and isinstance(inputs, Video):
+        inputs.track = track
     raw = inputs.read(given)
     masks = mask_paths(output and Path(output), given)
     answer = _by_tensorflow(path, inputs) if is_saved_model else _by_keras(path, inputs)
@@ -95,7 +106,7 @@ def _reader(path: Path, drawn: dict):
     if inputs is None:
         purposes = {key: f" ({kind.purpose})" for key, kind in KINDS.items() if hasattr(kind, "purpose")}
         raise InputError(
-            f"{path}: the model does not read words, texts or images, its card has no "
+            f"{path}: the model does not read words, texts, images or videos, its card has no "
             f"{' or '.join(repr(key) + purposes.get(key, '') for key in KINDS)}; "
             "save it with one (kseq.saving.save), or use its file in Python"
         )

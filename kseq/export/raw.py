@@ -6,20 +6,22 @@ from kseq.export.images import Images
 from kseq.export.segmentation import Segmentation
 from kseq.export.texts import Texts
 from kseq.export.translation import Translation
+from kseq.export.video import Video
 from kseq.export.words import Words
 
 KINDS = {
     "characters": Words,
     "images": Images,
     "segmentation": Segmentation,
+    "video": Video,
     "texts": Texts,
     "translation": Translation,
     "continuation": Continuation,
 }
 
 
-def raw_input(card: dict) -> Classification | Segmentation | Translation | Continuation | None:
-    """What turns raw inputs into those of a model with this card, and its answers into words or masks; or `None`.
+def raw_input(card: dict) -> Classification | Segmentation | Video | Translation | Continuation | None:
+    """What turns raw inputs into those of a model with this card, and its answers into words, masks, times; or `None`.
 
     A kind of raw input has a `kind`, for people; optionally `lengths`, two sizes for axes of model inputs that are
     free, and `batch`, how many raw inputs `kseq predict` answers at a time; `highest(name)`, above the integers that
