@@ -19,7 +19,7 @@ from kseq.data import ImageEncoder, read_video
 from kseq.errors import InputError, KseqError
 from kseq.export import export, predict
 from kseq.models import VideoTagger
-from tests.conftest import tensorflow_only
+from tests.conftest import tensorflow_only, torch_only
 from tests.numpy_initializers import numpy_initializers
 
 av = pytest.importorskip("av", reason="PyAV is an extra")
@@ -130,6 +130,7 @@ def test_phases_of_a_file_from_its_export(saved, exported, videos, monkeypatch, 
     assert json.loads(out)[0]["intervals"] == intervals(saved[0], videos / "a.mp4")
 
 
+@torch_only
 def test_what_was_read_of_a_broken_file_is_told_before_the_error(saved, videos, monkeypatch, capfd):
     model, folder = saved
     path = str(videos / "broken.mp4")
@@ -145,6 +146,7 @@ def test_what_was_read_of_a_broken_file_is_told_before_the_error(saved, videos, 
     assert broken["intervals"][0]["phase"] in out
 
 
+@torch_only
 def test_one_frame_is_in_memory_at_a_time(saved, videos):
     """And the reader is asked for no frame before the model has answered the one before."""
     alive, most, seen = set(), 0, []
@@ -165,6 +167,7 @@ def test_one_frame_is_in_memory_at_a_time(saved, videos):
     assert most <= 2
 
 
+@torch_only
 def test_files_that_cannot_be_read(saved, videos, tmp_path, monkeypatch, capfd):
     with av.open(str(tmp_path / "none.avi"), "w") as file:
         stream = file.add_stream("huffyuv", rate=25)
