@@ -34,7 +34,7 @@ ARMS = ("without", "pre-trained")  # of the study of labels
 CLOCK = "remaining_duration"  # the head that is pre-trained
 MEAN = "mean_with_sample_weight"  # over frames that are there
 SHARES = (0.1, 0.25, 0.5, 1.0)  # of the videos that keep their labels
-STRETCH = 2  # times as many epochs at most where videos are few, and steps in an epoch with them
+FEW, STRETCH = 0.5, 2  # below this share there are so many times as many epochs, as each has few steps
 STEP = 32  # lengths are rounded up to a multiple of it: few shapes, because JAX compiles each
 FRAMES = 64  # in a batch of the framewise network
 UNIT = 50  # frames that count 1 in the remaining duration
@@ -48,12 +48,13 @@ def main(
     units: int = 128,
     dropout: float = 0.3,
     learning_rate: float = 3e-3,
-    frame_epochs: int = 4,
-    duration_epochs: int = 8,
+    training_videos: int = 400,
+    frame_epochs: int = 3,
+    duration_epochs: int = 4,
     label_shares: bool = True,
 ) -> None:
     # Data: videos of 8 bits, which are encoded a batch at a time
-    videos = kseq.data.workflow_videos((6, 4, 3) if run.quick else (200, 40, 80))
+    videos = kseq.data.workflow_videos((6, 4, 3) if run.quick else (training_videos, 40, 80))
     train, validation, test = (
         tuple(zip(*part, strict=True)) for part in (videos.train, videos.validation, videos.test)
     )
@@ -77,12 +78,17 @@ def main(
     frame_epochs, duration_epochs = (1, 1) if run.quick else (frame_epochs, duration_epochs)
 
     def tagger(name: str, start: keras.Model | None = None, *, classes: int = len(class_names), **options):
-        """A tagger of frames whose layers start from those of another by the same names."""
-        network = kseq.models.FrameNetwork(shape, channels=channels)
+        """A tagger of frames whose layers start from those of another by the same names.
+
+        Phases are learnt over time with the statistics of frames from before: those of a few videos mislead.
+        """
+        network = kseq.models.FrameNetwork(shape, channels=channels, normalization="batch")
         options = {"encoder": network, "units": units, "dropout": dropout, "name": name} | options
         model = kseq.models.VideoTagger(shape, classes, **options)
         if start is not None:
             kseq.models.copy_encoder(start, model)
+        for layer in network.layers if classes and options.get("cell", "lstm") else ():
+            layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
         return model
 
     def fit(
@@ -170,16 +176,16 @@ def main(
     def few_labels(share: float, start: keras.Model | None) -> dict:
         """The figures of a CNN-LSTM that learns from this share, the first of an order by chance."""
         name = f"labels_{100 * share:.0f}" + ("" if start is None else "_pretrained")
-        chosen, stretch = [], min(1 / share, STRETCH)
+        chosen, stretch = [], STRETCH if share < FEW else 1
         for part in (train, validation):
             rows = np.random.default_rng(run.seed).permutation(len(part[0]))[: max(1, round(share * len(part[0])))]
             chosen.append([[values[row] for row in rows] for values in part])
         few, watched = batched(*chosen[0], seed=run.seed), batched(*chosen[1])
         frames = tagger(f"{name}_frames", start, cell=None)
-        fit(frames, shuffled(*chosen[0]), watched, epochs=round(stretch * frame_epochs))
+        fit(frames, shuffled(*chosen[0]), watched, epochs=stretch * frame_epochs)
         model = tagger(name, start)
         kseq.models.copy_encoder(frames, model)
-        fit(model, few, watched, epochs=round(stretch * run.epochs))
+        fit(model, few, watched, epochs=stretch * run.epochs)
         told = [frames.argmax(axis=-1) for frames in answers(model, batched(*test))]
         return kseq.training.phase_metrics(test[1], told, class_names)
 
@@ -347,4 +353,4 @@ def plot_label_shares(metrics: dict):
 
 
 if __name__ == "__main__":
-    kseq.training.launch(main, epochs=8, batch_size=2)
+    kseq.training.launch(main, epochs=6, batch_size=4)
