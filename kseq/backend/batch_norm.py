@@ -33,15 +33,7 @@ def portable_batch_norm(x, gamma, beta, epsilon: float):
 
 
 def fixed_batch_norm(x, mean, variance, gamma, beta, epsilon: float):
-    """γ (x − μ) / √(σ² + ε) + β with given μ and σ², in one pass on PyTorch.
-
-    TensorFlow computes it of images with the convolution before it and the ReLU behind it, in 0.8 to 0.97 of the time.
-    """
-    if keras.backend.backend() == "tensorflow" and len(x.shape) == 4 and x.dtype == "float32":
-        import tensorflow as tf
-
-        found = tf.compat.v1.nn.fused_batch_norm(x, gamma, beta, mean, variance, epsilon, is_training=False)
-        return found[0]
+    """γ (x − μ) / √(σ² + ε) + β with given μ and σ², in one pass on PyTorch."""
     if keras.backend.backend() == "torch":
         import torch
 
