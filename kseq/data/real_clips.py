@@ -147,7 +147,11 @@ def arrow_of_time(
             split += [frames[i : i + length] for i in starts if shots[i] == shots[i + length - 1]]
     for split, name in zip(windows, ("training", "validation", "test"), strict=True):
         if not split:
-            raise InputError(f"length {length}: no window of it for {name}; give longer clips, a smaller length or gap")
+            films = ", ".join(str(path) for path in clips.values())
+            raise InputError(
+                f"length {length}: no window of it for {name} in {films}; give films with longer shots, or a smaller "
+                "length or gap"
+            )
     return DataSet(*map(_both_ways, windows), CLASS_NAMES, source)
 
 

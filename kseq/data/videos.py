@@ -31,29 +31,29 @@ class Video:
     Attributes:
         path: of the file.
         size: `(height, width)` of the frames that are given; `None` for those of the file.
-        fps: frames a second that are given; `None` for those of the file at their own times.
+        frame_rate: frames a second that are given; `None` for those of the file at their own times.
         channels: 3 (red, green, blue) or 1 (grey).
         source_size: `(height, width)` of the first frame in the file.
-        source_fps: frames a second in the file; with a variable rate, on average.
+        source_frame_rate: frames a second in the file; with a variable rate, on average.
         duration: seconds, as the file's header tells; `None` if it does not.
         expected: the number of frames that an iteration gives if the header is right; `None` if it does not tell. For
             a progress bar, not to rely on.
         begin: the timestamp of the first frame, in seconds; `None` in a file without timestamps (AVI, raw streams),
-            whose frames follow each other at `source_fps`.
+            whose frames follow each other at `source_frame_rate`.
     """
 
     path: Path
     size: tuple[int, int] | None
-    fps: Fraction | None
+    frame_rate: Fraction | None
     channels: int
     source_size: tuple[int, int]
-    source_fps: Fraction
+    source_frame_rate: Fraction
     duration: float | None
     expected: int | None
     begin: Fraction | None
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, float]]:
-        if self.fps is not None:
+        if self.frame_rate is not None:
             yield from self._sampled(0)
             return
         for time, frame in _decode(self, Fraction(0)):
@@ -85,11 +85,11 @@ class Video:
             uint8 `(time, height, width, channels)`.
 
         Raises:
-            InputError: if the video has no `fps`, so that its frames have no numbers known in advance; unless
+            InputError: if the video has no `frame_rate`, so that its frames have no numbers known in advance; unless
                 0 ≤ start < stop; or if the video ends before.
         """
-        if self.fps is None:
-            raise InputError(f"{self.path}: frames by number need a fixed rate; give fps to read_video")
+        if self.frame_rate is None:
+            raise InputError(f"{self.path}: frames by number need a fixed rate; give frame_rate to read_video")
         if not 0 <= start < stop:
             raise InputError(f"frames {start} to {stop}: 0 ≤ start < stop is allowed")
         found = []
@@ -100,15 +100,15 @@ class Video:
         raise InputError(f"{self.path}: ends after {start + len(found)} frames; there are none up to {stop}")
 
     def _sampled(self, number: int) -> Iterator[tuple[np.ndarray, float]]:
-        """The frames on screen at `number / fps`, `(number + 1) / fps`, …"""
+        """The frames on screen at `number / frame_rate`, `(number + 1) / frame_rate`, …"""
         held, end = None, Fraction(0)
-        for time, frame in _decode(self, number / self.fps):
-            while held is not None and number / self.fps < time - ROUNDING:
-                yield self._array(held), float(number / self.fps)
+        for time, frame in _decode(self, number / self.frame_rate):
+            while held is not None and number / self.frame_rate < time - ROUNDING:
+                yield self._array(held), float(number / self.frame_rate)
                 number += 1
-            held, end = frame, time + _length(frame, self.source_fps)
-        while number / self.fps < end - ROUNDING:
-            yield self._array(held), float(number / self.fps)
+            held, end = frame, time + _length(frame, self.source_frame_rate)
+        while number / self.frame_rate < end - ROUNDING:
+            yield self._array(held), float(number / self.frame_rate)
             number += 1
 
     def _array(self, frame) -> np.ndarray:
@@ -123,15 +123,15 @@ class Video:
 
 
 def read_video(
-    path: str | os.PathLike, *, size: tuple[int, int] | None = None, fps: float | None = None, channels: int = 3
+    path: str | os.PathLike, *, size: tuple[int, int] | None = None, frame_rate: float | None = None, channels: int = 3
 ) -> Video:
     """Open a video: any container and codec that FFmpeg reads, of any length.
 
-    **Rate.** Without `fps` every frame of the file is given, at its own time. With it, frames are given for the times
-    t = 0, 1/fps, 2/fps, … after the first frame, for as long as the last frame is shown: for each t **the frame that is
-    on screen at t**, the last one whose timestamp is at most t (+ 1 ms, because containers round timestamps). None is
-    blended from two. So frames are left out or repeated as needed, and a variable frame rate becomes a constant one;
-    an online system never sees a frame before its time.
+    **Rate.** Without `frame_rate` every frame of the file is given, at its own time. With a rate f, frames are given
+    for the times t = 0, 1/f, 2/f, … after the first frame, for as long as the last frame is shown: for each t **the
+    frame that is on screen at t**, the last one whose timestamp is at most t (+ 1 ms, because containers round
+    timestamps). None is blended from two. So frames are left out or repeated as needed, and a variable frame rate
+    becomes a constant one; an online system never sees a frame before its time.
 
     **Size.** Height and width are scaled each by its own factor, with the triangle filter of `ImageEncoder`; pixels
     that are not square and a camera's note that the video is to be turned are not followed. If the resolution changes
@@ -142,7 +142,7 @@ def read_video(
     Args:
         path: the file. Addresses in the internet that it names, as a playlist does, are not followed.
         size: `(height, width)` to resize to; by default that of the file.
-        fps: frames a second, at most 1,000; by default all of the file.
+        frame_rate: frames a second, at most 1,000; by default all of the file.
         channels: 3 (red, green, blue) or 1 (grey).
 
     Returns:
@@ -156,7 +156,7 @@ def read_video(
             noticed: H.264 with a few wrong bytes is shown with wrong blocks.
     """
     path = Path(path)
-    size, fps = check_sampling(size, fps)
+    size, frame_rate = check_sampling(size, frame_rate)
     if channels not in (1, 3):
         raise InputError(f"channels {channels}: give 1 (grey) or 3 (red, green, blue)")
     with _open(path) as container:
@@ -169,19 +169,19 @@ def read_video(
             ) from error
         if first is None:
             raise InputError(f"{path}: a video without frames; record, copy or convert it again")
-        source_fps = Fraction(stream.average_rate or stream.guessed_rate or 25)
+        source_frame_rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         seconds = stream.duration * stream.time_base if stream.duration else _promised(container, stream)
-        if fps is not None:
-            expected = None if seconds is None else max(math.ceil((seconds - ROUNDING) * fps), 1)
+        if frame_rate is not None:
+            expected = None if seconds is None else max(math.ceil((seconds - ROUNDING) * frame_rate), 1)
         else:
-            expected = stream.frames or (None if seconds is None else max(round(seconds * source_fps), 1))
+            expected = stream.frames or (None if seconds is None else max(round(seconds * source_frame_rate), 1))
         return Video(
             path,
             size,
-            fps,
+            frame_rate,
             channels,
             source_size=(first.height, first.width),
-            source_fps=source_fps,
+            source_frame_rate=source_frame_rate,
             duration=None if seconds is None else float(seconds),
             expected=expected,
             begin=None
@@ -196,7 +196,7 @@ def video_clips(
     *,
     stride: int | None = None,
     size: tuple[int, int] | None = None,
-    fps: float | None = None,
+    frame_rate: float | None = None,
     channels: int = 3,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Windows of `length` frames of a video, beginning at every `stride`-th frame; it is read once, and not kept.
@@ -208,7 +208,7 @@ def video_clips(
         length: frames in a window.
         stride: frames from the beginning of a window to that of the next; `length`, so that none is in two.
         size: as in `read_video`.
-        fps: the same.
+        frame_rate: the same.
         channels: the same.
 
     Returns:
@@ -220,24 +220,28 @@ def video_clips(
     stride = length if stride is None else stride
     _check_count("length", length)
     _check_count("stride", stride)
-    return _windows(read_video(path, size=size, fps=fps, channels=channels), length, stride)
+    return _windows(read_video(path, size=size, frame_rate=frame_rate, channels=channels), length, stride)
 
 
-def check_sampling(size, fps) -> tuple[tuple[int, int] | None, Fraction | None]:
-    """`size` and `fps` as `read_video` takes them, or an `InputError`."""
+def check_sampling(size, frame_rate) -> tuple[tuple[int, int] | None, Fraction | None]:
+    """`size` and `frame_rate` as `read_video` takes them, or an `InputError`."""
     if size is not None:
         sizes = tuple(size) if isinstance(size, Iterable) else (size,)
         if len(sizes) != 2 or not all(isinstance(n, Integral) and n > 0 for n in sizes):
             raise InputError(f"size {shorten(size)}: give (height, width), each 1 or more")
         size = (int(sizes[0]), int(sizes[1]))
-    if fps is not None:
-        if not (isinstance(fps, Real) and 0 < fps <= MOST):
-            raise InputError(f"fps {shorten(fps)}: give a number above 0 and up to {MOST:,}")
-        rounded = Fraction(fps if isinstance(fps, Fraction) else float(fps)).limit_denominator(1_001_000)
+    if frame_rate is not None:
+        if not (isinstance(frame_rate, Real) and 0 < frame_rate <= MOST):
+            raise InputError(f"frame_rate {shorten(frame_rate)}: give a number above 0 and up to {MOST:,}")
+        rounded = Fraction(frame_rate if isinstance(frame_rate, Fraction) else float(frame_rate)).limit_denominator(
+            1_001_000
+        )
         if not rounded:
-            raise InputError(f"fps {shorten(fps)}: less than a frame in a million seconds; give a larger number")
-        fps = rounded
-    return size, fps
+            raise InputError(
+                f"frame_rate {shorten(frame_rate)}: less than a frame in a million seconds; give a larger number"
+            )
+        frame_rate = rounded
+    return size, frame_rate
 
 
 def _windows(video: Video, length: int, stride: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -256,7 +260,7 @@ def _decode(video: Video, begin: Fraction) -> Iterator[tuple[Fraction, "av.Video
         stream = _stream(container, video.path)
         stream.thread_type = "AUTO"  # several frames at once
         frames = _from(container, stream, video, begin)
-        interval = 1 / video.source_fps
+        interval = 1 / video.source_frame_rate
         before, reached = -interval, Fraction(0)
         while True:
             try:
@@ -360,9 +364,9 @@ def _timestamp(frame) -> Fraction | None:
     return None if frame.pts is None or not frame.time_base else frame.pts * Fraction(frame.time_base)
 
 
-def _length(frame, fps: Fraction) -> Fraction:
+def _length(frame, frame_rate: Fraction) -> Fraction:
     """How long a frame is shown, if the file tells, else as long as most are."""
-    return frame.duration * Fraction(frame.time_base) if frame.duration and frame.time_base else 1 / fps
+    return frame.duration * Fraction(frame.time_base) if frame.duration and frame.time_base else 1 / frame_rate
 
 
 def _stack(pairs) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,8 @@ class Interval:
 
     Attributes:
         start: seconds from the first frame of the video to the first of these.
-        end: seconds to the next interval, or to the end of the video.
+        end: seconds to the next interval; of the last one to the end of its last frame, which at the frame rate of the
+            model may be a part of a frame behind the end of the file.
         phase: name of the class.
         probability: of that class, the mean over these frames.
     """
@@ -108,7 +109,7 @@ class Video:
         """The files, opened and closed again, if all of them are videos."""
         if not arguments:
             raise InputError("videos: none given; give at least one file")
-        settings = {"size": self.encoder.size, "fps": self.frame_rate, "channels": self.encoder.channels}
+        settings = {"size": self.encoder.size, "frame_rate": self.frame_rate, "channels": self.encoder.channels}
         return [read_video(path, **settings) for path in arguments]
 
     def signatures(self, model) -> dict[str, tuple[list, Callable]]:
@@ -175,19 +176,23 @@ class Video:
         """Compare the signatures of a loaded SavedModel with `model`, which reads each clip as a whole.
 
         Clips of two batch sizes and lengths, of frames smaller and larger than the model reads them; a label must be
-        the most probable class.
+        the most probable class. In half precision a clip as a whole rounds otherwise than frame by frame, so `frame` is
+        then compared with the model that is stepped.
         """
         import keras
         import tensorflow as tf
 
-        random = np.random.default_rng(1)
+        def shares(logits) -> np.ndarray:
+            return keras.ops.convert_to_numpy(keras.ops.softmax(keras.ops.cast(logits, "float32")))
+
+        random, tagger = np.random.default_rng(1), _steppable(model)
+        is_half = any(layer.compute_dtype != "float32" for layer in model.layers)
         (height, width), channels = self.encoder.size, self.encoder.channels
         sizes = ((height // 2 + 1, width // 2 + 1), (height + height // 2 + 1, width + 2))
         for batch, time, size in zip(BATCHES, LENGTHS, sizes, strict=True):
             clips = random.integers(0, 256, (batch, time, *size, channels)).astype("uint8")
             encoded = self.encoder(clips.reshape(-1, *clips.shape[2:])).reshape(batch, time, *self.shape)
-            logits = model(encoded, training=False)
-            expected = keras.ops.convert_to_numpy(keras.ops.softmax(keras.ops.cast(logits, "float32")))
+            expected = shares(model(encoded, training=False))
             files = [png(frame) for frame in clips[0]]
             answers = {
                 "clip": (clips.shape, signatures["clip"](tf.constant(clips)), expected),
@@ -199,7 +204,11 @@ class Video:
                 stacked = {
                     name: tf.stack([answer[name] for answer in told], axis=1) for name in ("label", "probabilities")
                 }
-                answers["frame"] = (clips.shape, stacked, expected)
+                stepped, states = [], tagger.begin(batch)
+                for t in steps if is_half else ():
+                    logits, states = tagger.compute(encoded[:, t], states)
+                    stepped.append(shares(logits))
+                answers["frame"] = (clips.shape, stacked, np.stack(stepped, axis=1) if is_half else expected)
             for name, (shape, got, wanted) in answers.items():
                 probabilities = got["probabilities"].numpy()
                 yield check(name, shape, difference(probabilities, wanted))

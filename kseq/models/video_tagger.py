@@ -88,7 +88,8 @@ def VideoTagger(
         A model from `frames` `(batch, time, *input_shape)`, of videos of any length, to logits
         `(batch, time, num_classes)`; with `masked` from `[frames, mask]`, mask `(batch, time)` true at frames that are
         there; with `remaining_duration` to a dict of `"logits"`, unless there are no classes, and
-        `"remaining_duration"` `(batch, time, 1)`. Padding cannot change the answers at a frame.
+        `"remaining_duration"` `(batch, time, 1)`. Padding cannot change the answers at a frame; but an encoder that
+        normalises over the batch has padded frames in its statistics while it trains.
 
     Raises:
         InputError: for an argument out of range, an encoder that does not give a vector for such frames, or that

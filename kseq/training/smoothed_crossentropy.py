@@ -17,7 +17,8 @@ class SmoothedCrossentropy(keras.losses.Loss):
     with p = softmax(logits), C classes, the weights w of frames, 0 where the label is ignored, and v_t = w_t where the
     frame before counts too, else 0. The gradient takes log p_(t−1)c for a constant: a frame learns to resemble the one
     before. A jump by more than τ costs τ² and has no gradient. Sums go over all frames of the batch; without any the
-    loss is 0. Computed in float32 under mixed precision. It smooths answers in time, not labels.
+    loss is 0. Computed in float32 under mixed precision. It smooths answers in time, not labels. A mask that the logits
+    carry is not used: padding needs the ignored label or a weight of 0.
 
     For a network of stages, `model.compile(optimizer, **deep_supervision(SmoothedCrossentropy(), model,
     auxiliary_weight=1.0))` sums it over all of them, as MS-TCN does.
@@ -41,7 +42,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
         name: of the loss.
 
     Raises:
-        InputError: if λ is negative or τ not above 0; in the call, for logits of another rank.
+        InputError: if λ is negative or τ not above 0; in the call, for logits, targets or weights of another rank.
     """
 
     def __init__(
@@ -61,8 +62,13 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Not `call`: what Keras does around it is the mean over all frames, with the mask of the logits.
-        if len(y_pred.shape) != 3:
-            raise InputError(f"logits of shape {tuple(y_pred.shape)}: give (batch, time, classes)")
+        ranks = {"logits": (y_pred, (3,)), "targets": (y_true, (2,)), "sample_weight": (sample_weight, (1, 2))}
+        for argument, (tensor, allowed) in ranks.items():
+            if tensor is not None and len(tensor.shape) not in allowed:
+                raise InputError(
+                    f"{argument} of shape {tuple(tensor.shape)}: give logits (batch, time, classes), targets (batch, "
+                    "time), weights (batch, time) or (batch,)"
+                )
         targets, logits = ops.cast(y_true, "int32"), ops.cast(y_pred, "float32")
         weight = ops.ones_like(targets, dtype="float32")  # (batch, time)
         if self.ignore_label is not None:

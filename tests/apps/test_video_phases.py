@@ -79,7 +79,7 @@ def test_the_saved_model_reads_the_example_as_its_card_says(folder, videos):
     found = kseq.data.read_video(
         folder / "example.mp4",
         size=settings["size"],
-        fps=settings["frame_rate"],
+        frame_rate=settings["frame_rate"],
         channels=settings["channels"],
     )
     frames = np.stack([frame for frame, _ in found])

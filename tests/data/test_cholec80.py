@@ -56,14 +56,14 @@ def test_the_published_splits(root, split, expected):
         assert sorted([*training, *validation, *testing]) == list(range(1, 81))
 
 
-@pytest.mark.parametrize("fps", [1, 2, 5, 12.5, 25])
-def test_frames_and_labels_are_of_the_same_time(root, fps):
-    video = read(root, size=(12, 16), fps=fps).train[0]
-    count = int(np.ceil(5.2 * fps - 1e-9))
+@pytest.mark.parametrize("frame_rate", [1, 2, 5, 12.5, 25])
+def test_frames_and_labels_are_of_the_same_time(root, frame_rate):
+    video = read(root, size=(12, 16), frame_rate=frame_rate).train[0]
+    count = int(np.ceil(5.2 * frame_rate - 1e-9))
     assert len(video) == count
     frames = video.frames()
     assert frames.shape == (count, 12, 16, 3)
-    numbers = [int(25 * k / fps + 1e-9) for k in range(count)]  # of the frames, and of the lines
+    numbers = [int(25 * k / frame_rate + 1e-9) for k in range(count)]  # of the frames, and of the lines
     assert np.abs(levels(frames) - numbers).max() <= 1
     np.testing.assert_array_equal(video.labels, PHASES[numbers])
     assert video.labels.dtype == np.int32
@@ -84,7 +84,7 @@ def test_a_video_at_another_rate_keeps_the_times_of_its_annotation(root):
 @pytest.mark.parametrize(("lines", "seconds"), [(FRAMES + 25, 5.2), (FRAMES - 25, 4.2), (FRAMES + 1, 5.2)])
 def test_a_second_more_or_less_is_cut_off(root, lines, seconds):
     write_phases(root, 1, np.resize(PHASES, lines))
-    video = read(root, fps=5, size=(12, 16)).train[0]
+    video = read(root, frame_rate=5, size=(12, 16)).train[0]
     assert len(video) == round(5 * seconds)
     assert len(video.frames()) == len(video)
 
@@ -128,7 +128,7 @@ def test_a_line_that_cannot_be_read_is_named(root, content, message):
 def test_an_annotation_of_windows_and_one_of_bytes(root):
     path = root / "phase_annotations/video01-phase.txt"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
-    np.testing.assert_array_equal(read(root, fps=25).train[0].labels, PHASES)
+    np.testing.assert_array_equal(read(root, frame_rate=25).train[0].labels, PHASES)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="video01-phase.txt: cannot be read .it is no text in UTF-8"):
         read(root).train[0]
@@ -157,8 +157,8 @@ def test_folders_that_are_not_there_or_empty(root, tmp_path):
 def test_arguments_and_ranges(root):
     for arguments, message in (
         ({"split": "50/30"}, "split '50/30': 40/40, 32/8/40 are allowed"),
-        ({"fps": 0}, "fps 0"),
-        ({"fps": None}, "fps None: .* give frames a second"),
+        ({"frame_rate": 0}, "frame_rate 0"),
+        ({"frame_rate": None}, "frame_rate None: .* give frames a second"),
         ({"size": (0, 1)}, "size"),
     ):
         with pytest.raises(InputError, match=message):

@@ -56,11 +56,11 @@ def levels(frames) -> np.ndarray:
     return np.array([round(float(frame.mean())) for frame in frames])
 
 
-def shown(times, fps, end) -> list[int]:
-    """The rule, spelled out: the number of the last frame whose time is at most t, for t = 0, 1/fps, … before `end`."""
+def shown(times, frame_rate, end) -> list[int]:
+    """The rule, spelled out: the number of the last frame whose time is at most t, for t = 0, 1/f, … before `end`."""
     numbers, k = [], 0
-    while k / fps < end - 0.001:
-        numbers.append(max(i for i, time in enumerate(times) if time <= k / fps + 0.001))
+    while k / frame_rate < end - 0.001:
+        numbers.append(max(i for i, time in enumerate(times) if time <= k / frame_rate + 0.001))
         k += 1
     return numbers
 
@@ -73,7 +73,7 @@ def test_every_frame_of_every_container(tmp_path, name):
         frames, times = zip(*video, strict=True)
         np.testing.assert_array_equal(np.stack(frames), np.repeat(numbered(30)[..., None], 3, axis=-1))
         np.testing.assert_allclose(times, np.arange(30) / 25, atol=1e-9)
-    assert (video.expected, video.source_size, video.source_fps) == (30, SIZE, 25)
+    assert (video.expected, video.source_size, video.source_frame_rate) == (30, SIZE, 25)
     assert video.duration == pytest.approx(1.2)
     assert frames[0].dtype == np.uint8
     frames[0][:] = 0  # they are the caller's own
@@ -108,29 +108,33 @@ def test_sizes_change_as_those_of_images_do(tmp_path, size, channels):
     assert np.abs(frames - 255 * encoder(whole)).max() <= 1
 
 
-@pytest.mark.parametrize("fps", [1, 5, 10, 25, 29.97, 30, 100])
+@pytest.mark.parametrize("frame_rate", [1, 5, 10, 25, 29.97, 30, 100])
 @pytest.mark.parametrize("start", [0.0, 3.0])
-def test_each_time_is_given_the_frame_on_screen(tmp_path, fps, start):
+def test_each_time_is_given_the_frame_on_screen(tmp_path, frame_rate, start):
     constant = write_video(tmp_path / "a.mkv", numbered(30), start + np.arange(30) / 25)
     uneven = write_video(tmp_path / "b.mkv", numbered(len(UNEVEN)), start + np.array(UNEVEN))
     for path, times in ((constant, np.arange(30) / 25), (uneven, UNEVEN)):
-        expected = shown(times, fps, times[-1] + 0.04)
-        frames, given = zip(*read_video(path, fps=fps), strict=True)
+        expected = shown(times, frame_rate, times[-1] + 0.04)
+        frames, given = zip(*read_video(path, frame_rate=frame_rate), strict=True)
         np.testing.assert_array_equal(levels(frames), expected)
-        np.testing.assert_allclose(given, np.arange(len(expected)) / fps, atol=1e-6)
+        np.testing.assert_allclose(given, np.arange(len(expected)) / frame_rate, atol=1e-6)
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
     path = write_video(tmp_path / "a.mkv", numbered(10))
-    one = read_video(path, size=tuple(np.array([6, 8])), fps=np.float32(5))
-    assert one == read_video(path, size=(6, 8), fps=np.int64(5)) == read_video(path, size=[6, 8], fps=Fraction(5))
+    one = read_video(path, size=tuple(np.array([6, 8])), frame_rate=np.float32(5))
+    assert (
+        one
+        == read_video(path, size=(6, 8), frame_rate=np.int64(5))
+        == read_video(path, size=[6, 8], frame_rate=Fraction(5))
+    )
     assert [frame.shape for frame, _ in one] == [(6, 8, 3)] * 2
 
 
 @pytest.mark.parametrize("rate", [24, 30, 60])
 def test_the_rate_of_the_file_gives_each_frame_once_although_matroska_rounds_times(tmp_path, rate):
     path = write_video(tmp_path / "a.mkv", numbered(200), rate=rate)
-    frames, _ = zip(*read_video(path, fps=rate), strict=True)
+    frames, _ = zip(*read_video(path, frame_rate=rate), strict=True)
     np.testing.assert_array_equal(levels(frames), np.arange(200))
 
 
@@ -143,15 +147,15 @@ def test_a_variable_rate_without_fps_keeps_its_own_times(tmp_path):
 def test_the_number_of_frames_to_expect(tmp_path):
     for name, codec, pixels in (("a.mkv", "ffv1", "gray"), ("a.mov", "png", "rgb24"), ("a.avi", "huffyuv", "rgb24")):
         path = write_video(tmp_path / name, numbered(60), codec=codec, pixels=pixels)
-        for fps in (None, 1, 7, 30):
-            video = read_video(path, fps=fps)
-            assert video.expected == len(list(video)), (name, fps)
+        for frame_rate in (None, 1, 7, 30):
+            video = read_video(path, frame_rate=frame_rate)
+            assert video.expected == len(list(video)), (name, frame_rate)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi", "a.h264"])
 def test_frames_by_number_are_those_of_an_iteration(tmp_path, name):
     path = write_h264(tmp_path / name, numbered(150))
-    video = read_video(path, fps=10, channels=1)
+    video = read_video(path, frame_rate=10, channels=1)
     frames = np.stack([frame for frame, _ in video])
     assert len(frames) == 60
     assert np.abs(levels(frames) - shown(np.arange(150) / 25, 10, 6.0)).max() <= 1
@@ -172,22 +176,22 @@ def test_frames_by_number_do_not_decode_what_comes_long_before(tmp_path, monkeyp
 
     demux = videos._demux
     monkeypatch.setattr(videos, "_demux", counted)
-    video = read_video(path, fps=25)
+    video = read_video(path, frame_rate=25)
     assert np.abs(levels(video.frames(225, 227)) - (225, 226)).max() <= 1
     assert len(decoded) <= 60
 
 
 def test_frames_by_number_need_a_rate_and_a_range(tmp_path):
     path = write_video(tmp_path / "a.mkv", numbered(10))
-    with pytest.raises(InputError, match="a.mkv: frames by number need a fixed rate; give fps"):
+    with pytest.raises(InputError, match="a.mkv: frames by number need a fixed rate; give frame_rate"):
         read_video(path).frames(0, 2)
     for start, stop in ((-1, 2), (3, 3)):
         with pytest.raises(InputError, match=f"frames {start} to {stop}: 0 ≤ start < stop"):
-            read_video(path, fps=5).frames(start, stop)
+            read_video(path, frame_rate=5).frames(start, stop)
 
 
 def test_chunks_hold_the_whole_video(tmp_path):
-    video = read_video(write_video(tmp_path / "a.mkv", numbered(50)), fps=5, channels=1)
+    video = read_video(write_video(tmp_path / "a.mkv", numbered(50)), frame_rate=5, channels=1)
     chunks = list(video.chunks(4))
     assert [frames.shape for frames, _ in chunks] == [(4, *SIZE, 1), (4, *SIZE, 1), (2, *SIZE, 1)]
     np.testing.assert_array_equal(levels(np.concatenate([frames for frames, _ in chunks])), np.arange(0, 50, 5))
@@ -224,12 +228,12 @@ def test_clips_that_cannot_be_cut(tmp_path):
         ({"size": (4.5, 4)}, "size"),
         ({"size": (4,)}, "size"),
         ({"size": 64}, r"size 64: give \(height, width\)"),
-        ({"fps": 0}, "fps 0: give a number above 0 and up to 1,000"),
-        ({"fps": -1.0}, "fps"),
-        ({"fps": 1e-9}, "fps 1e-09: less than a frame in a million seconds"),
-        ({"fps": float("nan")}, "fps"),
-        ({"fps": 1e9}, "fps"),
-        ({"fps": "fast"}, "fps 'fast'"),
+        ({"frame_rate": 0}, "frame_rate 0: give a number above 0 and up to 1,000"),
+        ({"frame_rate": -1.0}, "frame_rate"),
+        ({"frame_rate": 1e-9}, "frame_rate 1e-09: less than a frame in a million seconds"),
+        ({"frame_rate": float("nan")}, "frame_rate"),
+        ({"frame_rate": 1e9}, "frame_rate"),
+        ({"frame_rate": "fast"}, "frame_rate 'fast'"),
         ({"channels": 4}, "channels 4: give 1 .* or 3"),
     ],
 )
@@ -354,7 +358,7 @@ def test_without_pyav_the_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_a_video_can_go_to_another_process(tmp_path):
-    video = read_video(write_video(tmp_path / "a.mkv", numbered(20)), fps=5)
+    video = read_video(write_video(tmp_path / "a.mkv", numbered(20)), frame_rate=5)
     copy = pickle.loads(pickle.dumps(video))
     assert copy == video
     np.testing.assert_array_equal(copy.frames(1, 3), video.frames(1, 3))

@@ -51,7 +51,7 @@ def probabilities(model: keras.Model, frames: np.ndarray) -> np.ndarray:
 
 def intervals(model: keras.Model, path) -> list[dict]:
     """The phases of a file, from all of its frames at once."""
-    frames = np.stack([frame for frame, _ in read_video(path, size=SIZE, fps=5)])
+    frames = np.stack([frame for frame, _ in read_video(path, size=SIZE, frame_rate=5)])
     (shares,) = probabilities(model, frames[None])
     found, first = [], 0
     for phase, run in itertools.groupby(shares.argmax(axis=1)):
@@ -213,6 +213,15 @@ def test_every_signature_is_verified_at_two_sizes(exported):
         *(("jpeg", *shape[1:]) for shape in shapes),
     }
     assert exported[1]["largest_difference"] <= 1e-5
+
+
+@tensorflow_only
+def test_a_tagger_in_half_precision_is_verified_step_by_step(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    saving.save(tagger(), tmp_path / "model.keras", CARD)
+    checks = {check["signature"]: check["difference"] for check in export(tmp_path / "model.keras")[1]["checks"]}
+    assert {"clip", "jpeg", "frame"} <= checks.keys()
+    assert max(checks.values()) <= 1e-5
 
 
 @tensorflow_only

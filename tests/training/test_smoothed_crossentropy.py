@@ -108,5 +108,16 @@ def test_all_stages_of_videos_of_any_length_train_by_it(tmp_path):
 def test_bad_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         SmoothedCrossentropy(**arguments)
-    with pytest.raises(InputError, match=r"logits of shape \(2, 3\): give \(batch, time, classes\)"):
-        SmoothedCrossentropy()(np.zeros((2, 3)), np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("targets", "logits", "weights", "message"),
+    [
+        ((2, 3), (2, 3), None, r"logits of shape \(2, 3\): give logits \(batch, time, classes\)"),
+        ((1, 6, 1), (1, 6, 4), None, r"targets of shape \(1, 6, 1\): .* targets \(batch, time\)"),
+        ((2, 6), (2, 6, 4), (2, 6, 1), r"sample_weight of shape \(2, 6, 1\)"),
+    ],
+)
+def test_bad_shapes(targets, logits, weights, message):
+    with pytest.raises(InputError, match=message):
+        SmoothedCrossentropy()(np.zeros(targets), np.zeros(logits), weights and np.ones(weights))
