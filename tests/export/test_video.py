@@ -8,12 +8,14 @@ import subprocess
 import sys
 import textwrap
 import weakref
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+import kseq
 from kseq import cli, saving
 from kseq.data import ImageEncoder, read_video
 from kseq.errors import InputError, KseqError
@@ -388,3 +390,22 @@ def test_times_are_hours_minutes_and_seconds():
         "0:01:00.00",
         "1:00:00.04",
     ]
+
+
+@tensorflow_only
+def test_the_model_in_the_box_knows_the_phases_of_test_videos():
+    """In grey, and of a file: what it says of the first of them is what the signature says."""
+    import tensorflow as tf
+
+    root = Path(__file__).parents[2]
+    videos = kseq.data.workflow_videos((1, 1, 80)).test
+    clip = tf.saved_model.load(str(root / "saved_models" / "video_phases")).signatures["clip"]
+    told = [clip(tf.constant(frames[None])) for frames, _ in videos[:10]]
+    right = [
+        answer["probabilities"].numpy()[0].argmax(axis=-1) == phases
+        for answer, (_, phases) in zip(told, videos[:10], strict=True)
+    ]
+    assert np.concatenate(right).mean() == pytest.approx(0.846, abs=0.003)
+    (timeline,) = predict(root / "saved_models" / "video_phases", [str(root / "docs" / "pictures" / "procedure.mp4")])
+    labels = told[0]["label"].numpy()[0].astype(str).tolist()
+    assert [row.phase for row in timeline.intervals for _ in range(round(row.end - row.start))] == labels
