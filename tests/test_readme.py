@@ -142,6 +142,7 @@ def test_the_programs_of_a_page_run(page, tmp_path, monkeypatch):
         exec(compile(program, f"{page}, program {i}", "exec"), {"__name__": "__main__"})
 
 
+@tensorflow_only
 def test_the_program_runs(clone):
     (program,) = blocks("python")
     done = subprocess.run([sys.executable, "-c", program], cwd=clone, capture_output=True, text=True, timeout=600)

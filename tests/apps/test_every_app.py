@@ -1,4 +1,4 @@
-"""Every app runs at `--quick` size on TensorFlow and JAX; what it leaves behind is looked at on PyTorch."""
+"""Every app runs at `--quick` size on TensorFlow or JAX, by turns; what it leaves behind is looked at on PyTorch."""
 
 import json
 import runpy
@@ -11,6 +11,7 @@ import pytest
 from tests.apps.films import write_films
 
 APPS = Path(__file__).parents[2] / "apps"
+NAMES = sorted(path.stem for path in APPS.glob("*.py"))
 SMALL = {  # flags of an app; of others --no-baselines alone
     "char_tagging": ("--no-baselines", "--units", "16"),
     "image_classification": ("--no-baselines", "--embed-dim", "16", "--depth", "1"),
@@ -20,7 +21,7 @@ SMALL = {  # flags of an app; of others --no-baselines alone
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="the tests of the apps run them on PyTorch")
-@pytest.mark.parametrize("name", sorted(path.stem for path in APPS.glob("*.py")))
+@pytest.mark.parametrize("name", NAMES[keras.backend.backend() == "jax" :: 2])  # models and layers run on all anyway
 def test_an_app_runs(name, tmp_path, monkeypatch):
     """In this process, which has the backend already; the tests on PyTorch start one as a user does."""
     folder = tmp_path / "run"

@@ -6,6 +6,7 @@ from kseq.errors import InputError
 from kseq.models import SETR
 from kseq.models.registry import variants
 from tests import conformance
+from tests.conftest import thinned
 from tests.numpy_initializers import numpy_initializers
 
 random = np.random.default_rng(8)
@@ -79,7 +80,7 @@ def test_the_counted_variant_is_the_model(decoder):
     assert four + 8 * (five - four) == variant.parameters
 
 
-@pytest.mark.parametrize("decoder", ["naive", "pup", "mla"])
+@pytest.mark.parametrize("decoder", thinned(["naive", "pup", "mla"]))
 def test_every_output_depends_on_every_patch(decoder):
     model = SETR(IMAGES.shape[1:], 5, decoder=decoder, **SMALL)
     model.set_weights([w + 0.3 * random.normal(size=w.shape) ** 2 for w in model.get_weights()])

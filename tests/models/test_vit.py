@@ -105,7 +105,7 @@ def test_without_a_head_the_answer_is_what_the_head_reads():
     assert states["pooled"].shape == (2, 12)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", thinned(["mixed_bfloat16", "mixed_float16"]))
 def test_training_in_mixed_precision(policy):
     keras.config.set_dtype_policy(policy)
     model = ViT(IMAGES.shape[1:], 5, **SMALL)

@@ -15,7 +15,7 @@ import pytest
 
 from kseq import saving
 from kseq.training.checkpoint import Checkpoint
-from tests.conftest import tensorflow_only, torch_only
+from tests.conftest import torch_only
 
 JOB = Path(__file__).parent / "job.py"
 EPOCHS = 6
@@ -81,7 +81,7 @@ def test_killed_runs_end_with_the_weights_of_one_never_killed(tmp_path):
     assert not list(killed.rglob(".*"))  # what the kills left half-written is gone
 
 
-@tensorflow_only
+@torch_only
 def test_a_full_disk_loses_no_checkpoint(tmp_path):
     """A limit on the size of files stands for the disk: what fits no longer is refused by the system."""
     folder = tmp_path / "run"
