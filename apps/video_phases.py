@@ -173,6 +173,25 @@ def main(
     settings = {"size": list(shape[:2]), "channels": shape[2], "mean": mean, "std": std, "frame_rate": FRAME_RATE}
     path = run.save(model, {"task": "video phases", "video": settings, "class_names": list(class_names)})
 
+    # Report, pictures
+    title = f"{len(test[0])} test videos"
+    print_report(metrics, title)
+    run.save_json("metrics.json", metrics)
+    run.save_figure("history.png", kseq.training.plot_history(run.folder / "history.csv"))
+    shown = np.linspace(0, len(test[0]) - 1, min(SHOWN, len(test[0]))).round().astype(int)
+    chosen = {title: [phases[i] for i in shown] for title, phases in predicted.items()}
+    truth, titles = [test[1][i] for i in shown], [f"test video {i}" for i in shown]
+    figure = kseq.training.plot_ribbons(truth, chosen, class_names, titles=titles, frame_rate=FRAME_RATE)
+    run.save_figure("ribbons.png", figure)
+    pooled = (np.concatenate(phases) for phases in (test[1], predicted[TITLE]))
+    confusion = kseq.training.classification_metrics(*pooled, class_names)
+    run.save_figure("confusion.png", kseq.training.plot_confusion(confusion, TITLE))
+
+    # What serves the model
+    if run.export:
+        saved_model, record = kseq.export.export(path)
+        print(f"SavedModel in {saved_model}, at most {record['largest_difference']:.1e} from the model")
+
     # Few labels: a share of the training and validation videos keeps them
     def few_labels(share: float, start: keras.Model | None) -> dict:
         """The figures of a CNN-LSTM that learns from this share, the first of an order by chance."""
@@ -203,26 +222,9 @@ def main(
             row = {"share": share, "videos": round(share * len(train[0]))}
             row[ARMS[0]] = metrics["models"][TITLE] if share == 1 else few_labels(share, None)
             metrics["label_shares"].append(row | {ARMS[1]: few_labels(share, pretrained)})
-
-    # Report, pictures
-    print_report(metrics, f"{len(test[0])} test videos")
-    run.save_json("metrics.json", metrics)
-    run.save_figure("history.png", kseq.training.plot_history(run.folder / "history.csv"))
-    shown = np.linspace(0, len(test[0]) - 1, min(SHOWN, len(test[0]))).round().astype(int)
-    chosen = {title: [phases[i] for i in shown] for title, phases in predicted.items()}
-    truth, titles = [test[1][i] for i in shown], [f"test video {i}" for i in shown]
-    figure = kseq.training.plot_ribbons(truth, chosen, class_names, titles=titles, frame_rate=FRAME_RATE)
-    run.save_figure("ribbons.png", figure)
-    pooled = (np.concatenate(phases) for phases in (test[1], predicted[TITLE]))
-    confusion = kseq.training.classification_metrics(*pooled, class_names)
-    run.save_figure("confusion.png", kseq.training.plot_confusion(confusion, TITLE))
-    if "label_shares" in metrics:
+        print_label_shares(metrics, title)
+        run.save_json("metrics.json", metrics)
         run.save_figure("label_shares.png", plot_label_shares(metrics))
-
-    # What serves the model
-    if run.export:
-        saved_model, record = kseq.export.export(path)
-        print(f"SavedModel in {saved_model}, at most {record['largest_difference']:.1e} from the model")
 
 
 class PaddedVideos(kseq.data.Batches):
@@ -305,7 +307,7 @@ def logits_of(output):
 
 
 def print_report(metrics: dict, title: str) -> None:
-    """The models between their bounds, and what labels are worth."""
+    """The models between their bounds."""
     rows, console = metrics["bounds"] | metrics["models"], Console()
     table = Table(
         Column("model", no_wrap=True), "parameters", "of frames", "of videos", "streamed", title=f"accuracy, {title}"
@@ -324,12 +326,15 @@ def print_report(metrics: dict, title: str) -> None:
         means = [row["mean"][figure] for figure in ("precision", "recall", "jaccard")]
         table.add_row(name, *(f"{figure:.3f}" for figure in (*means, row["edit"], row["f1@50"])))
     console.print(table)
-    if "label_shares" in metrics:
-        table = Table("labels", "videos", *ARMS, title=f"accuracy of the {TITLE}, {title}")
-        for row in metrics["label_shares"]:
-            accuracies = [f"{row[arm]['accuracy']:.3f} ± {row[arm]['accuracy_deviation']:.3f}" for arm in ARMS]
-            table.add_row(f"{row['share']:.0%}", str(row["videos"]), *accuracies)
-        console.print(table)
+
+
+def print_label_shares(metrics: dict, title: str) -> None:
+    """What labels are worth, with and without what was learnt before."""
+    table = Table("labels", "videos", *ARMS, title=f"accuracy of the {TITLE}, {title}")
+    for row in metrics["label_shares"]:
+        accuracies = [f"{row[arm]['accuracy']:.3f} ± {row[arm]['accuracy_deviation']:.3f}" for arm in ARMS]
+        table.add_row(f"{row['share']:.0%}", str(row["videos"]), *accuracies)
+    Console().print(table)
 
 
 def plot_label_shares(metrics: dict):
@@ -353,4 +358,4 @@ def plot_label_shares(metrics: dict):
 
 
 if __name__ == "__main__":
-    kseq.training.launch(main, epochs=6, batch_size=4)
+    kseq.training.launch(main, epochs=10, batch_size=4)
