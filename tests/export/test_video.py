@@ -405,7 +405,7 @@ def test_the_model_in_the_box_knows_the_phases_of_test_videos():
         answer["probabilities"].numpy()[0].argmax(axis=-1) == phases
         for answer, (_, phases) in zip(told, videos[:10], strict=True)
     ]
-    assert np.concatenate(right).mean() == pytest.approx(0.846, abs=0.003)
+    assert np.concatenate(right).mean() == pytest.approx(0.854, abs=0.003)
     (timeline,) = predict(root / "saved_models" / "video_phases", [str(root / "docs" / "pictures" / "procedure.mp4")])
     labels = told[0]["label"].numpy()[0].astype(str).tolist()
     assert [row.phase for row in timeline.intervals for _ in range(round(row.end - row.start))] == labels
