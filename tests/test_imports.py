@@ -6,6 +6,8 @@ import sys
 import keras
 import pytest
 
+from tests.conftest import torch_only
+
 HEAVY = ("av", "matplotlib", "sklearn", "PIL", "keras_hub", "rich", "typer", "onnxruntime")
 
 
@@ -28,7 +30,7 @@ def test_the_command_line_starts_without_keras():
     assert not loaded_after("import kseq.cli, kseq.compare") & {"keras", "tensorflow", "torch", "matplotlib", "sklearn"}
 
 
-@not_tensorflow
+@torch_only
 def test_kseq_loads_nothing_heavy_that_keras_does_not():
     ours = loaded_after("import kseq.models, kseq.training, kseq.saving, kseq.export, kseq.compare")
     added = ours - loaded_after("import keras")
@@ -36,7 +38,7 @@ def test_kseq_loads_nothing_heavy_that_keras_does_not():
     assert not added & {"tensorflow", "torch", "jax", *HEAVY} - {"rich"}
 
 
-@not_tensorflow
+@torch_only
 def test_keras_knows_our_layers_after_import_kseq():
     code = "import keras, kseq; print(keras.saving.get_registered_object('kseq>OneHot'))"
     assert "OneHot" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
