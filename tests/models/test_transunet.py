@@ -6,6 +6,7 @@ from kseq.errors import InputError
 from kseq.models import TransUNet
 from kseq.models.registry import variants
 from tests import conformance
+from tests.conftest import torch_only
 from tests.numpy_initializers import numpy_initializers
 
 random = np.random.default_rng(9)
@@ -41,6 +42,7 @@ def hybrid():
     return TransUNet(IMAGES.shape[1:], 3, **SMALL | {"dropout": 0.0})
 
 
+@torch_only
 def test_every_parameter_of_the_hybrid_learns(hybrid):
     model = keras.models.clone_model(hybrid)
     model.get_layer("position_encoding").set_weights([random.normal(size=(2, 8))])

@@ -6,6 +6,7 @@ from kseq.errors import InputError
 from kseq.models import UNet, UTransformer
 from kseq.models.registry import variants
 from tests import conformance
+from tests.conftest import torch_only
 
 random = np.random.default_rng(13)
 IMAGES = random.normal(size=(2, 8, 4, 1)).astype("float32")
@@ -16,6 +17,7 @@ def test_conformance(tmp_path):
     conformance.check_model(lambda: UTransformer(IMAGES.shape[1:], 3, **SMALL), IMAGES, tmp_path)
 
 
+@torch_only
 def test_volumes():
     """Whose 8 channels sines and cosines of three axes do not divide."""
     model = UTransformer((4, 4, 8, 1), 2, **SMALL, max_positions=8)
