@@ -213,9 +213,7 @@ def plot_windows(windows: np.ndarray, captions: list[str]):
     count, length = windows.shape[:2]
     figure = Figure(figsize=(1.2 * length, 1.55 * count), layout="constrained")
     for below, window, caption in zip(figure.subfigures(count, 1, squeeze=False)[:, 0], windows, captions, strict=True):
-        below.suptitle(
-            caption, fontsize=10, x=0.01, y=0.94, ha="left", color="#D55E00" if "wrong" in caption else "black"
-        )
+        below.suptitle(caption, fontsize=10, x=0.01, ha="left", color="#D55E00" if "wrong" in caption else "black")
         for axis, frame in zip(below.subplots(1, length), window, strict=True):
             axis.imshow(frame)
             axis.set(xticks=[], yticks=[])
