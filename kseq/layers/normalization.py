@@ -65,8 +65,9 @@ class GroupNormalization(keras.layers.Layer):
 class BatchNormalization(keras.layers.BatchNormalization):
     """y = γ (x − μ) / √(σ² + ε) + β with the mean μ and variance σ² of all places of a batch; later with running ones.
 
-    `keras.layers.BatchNormalization` with its arguments, weights, statistics and outputs, each backend in its fastest
-    form. With another axis, without γ or β, with a mask, `renorm` or `synchronized` it is Keras's.
+    `keras.layers.BatchNormalization` with its arguments, weights, statistics and outputs, on PyTorch by the kernel of
+    that, see `kseq.backend.batch_norm`. With another axis, without γ or β, with a mask, `renorm` or `synchronized`
+    it is Keras's.
 
     Source: Ioffe & Szegedy 2015 (arXiv 1502.03167).
 
