@@ -1,4 +1,5 @@
 import os
+import zlib
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -9,7 +10,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import keras
+import numpy as np
 import pytest
+
+WHOLE = bool(os.environ.get("KSEQ_WHOLE_SUITE"))  # set, every test runs on every backend: before a release
 
 tensorflow_only = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
@@ -26,11 +30,24 @@ def thinned(cases):
     """All cases of a grid on PyTorch; on the others, where each case is traced or compiled, every third of them."""
     backend = keras.backend.backend()
     cases = list(cases)
-    return cases if backend == "torch" else cases[("tensorflow", "jax").index(backend) :: 3]
+    return cases if WHOLE or backend == "torch" else cases[("tensorflow", "jax").index(backend) :: 3]
 
 
 REFUSALS = ("test_bad_", "test_what_cannot_correspond")  # what they give is refused before a backend computes
 BY_THEMSELVES = ("test_every_app.py", "test_readme.py")  # files of long tests that share nothing
+EVERYWHERE = {"backend", "compare", "layers"}  # folders of what is written for, or asks, each backend
+
+
+def has_its_turn(item) -> bool:
+    """Whether a test runs on this backend: all run on PyTorch, and on TensorFlow and JAX, which trace, by turns.
+
+    Layers, kernels and the conformance of each model are tested on all three, and what chooses its backends itself.
+    """
+    backend = keras.backend.backend()
+    if WHOLE or backend == "torch" or item.get_closest_marker("skipif") or item.name.startswith("test_conformance"):
+        return True
+    path = item.nodeid.removeprefix("tests/")
+    return path.split("/")[0] in EVERYWHERE or ("tensorflow", "jax")[zlib.crc32(path.encode()) % 2] == backend
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own hook
@@ -39,12 +56,28 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.name.startswith(REFUSALS):
             item.add_marker(torch_only)
+        elif not has_its_turn(item):
+            item.add_marker(pytest.mark.skip(reason="runs on PyTorch and, by turns, on one more backend"))
         item.add_marker(pytest.mark.xdist_group(item.name if item.path.name in BY_THEMSELVES else str(item.path)))
 
 
+def restart(module, seed: int) -> None:
+    """Let the generator that a file of tests draws from start anew: what is drawn depends on no other test."""
+    for name in ("random", "RANDOM"):
+        generator = getattr(module, name, None)
+        if isinstance(generator, np.random.Generator):
+            generator.bit_generator.state = np.random.default_rng(seed).bit_generator.state
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    restart(getattr(item, "module", None), 0)  # of fixtures that serve a whole file
+
+
 @pytest.fixture(autouse=True)
-def _same_start():
+def _same_start(request):
     keras.utils.set_random_seed(0)
+    restart(request.module, zlib.crc32(request.node.name.encode()))
     yield
     keras.config.set_dtype_policy("float32")
 
