@@ -15,7 +15,7 @@ that do not are also run frame by frame, as behind a camera, and must give the s
 the study of labels out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -35,7 +35,6 @@ CLOCK = "remaining_duration"  # the head that is pre-trained
 MEAN = "mean_with_sample_weight"  # over frames that are there
 SHARES = (0.1, 0.25, 0.5, 1.0)  # of the videos that keep their labels
 FEW, STRETCH = 0.5, 2  # below this share there are so many times as many epochs, as each has few steps
-STEP = 32  # lengths are rounded up to a multiple of it: few shapes, because JAX compiles each
 FRAMES = 64  # in a batch of the framewise network
 UNIT = 50  # frames that count 1 in the remaining duration
 SHOWN = 3  # test videos in the picture
@@ -64,8 +63,8 @@ def main(
     mean, std = (figure(axis=(0, 1, 2)).tolist() for figure in (pixels.mean, pixels.std))
     encoder = kseq.data.ImageEncoder(shape[:2], shape[2], mean, std)
 
-    def batched(inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], **options) -> PaddedVideos:
-        return PaddedVideos(inputs, targets, run.batch_size, **{"encode": encoder} | options)
+    def batched(inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray], **options) -> kseq.data.PaddedVideos:
+        return kseq.data.PaddedVideos(inputs, targets, run.batch_size, **{"encode": encoder} | options)
 
     def shuffled(inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> kseq.data.Batches:
         """Videos of one frame each: more steps in an epoch, of frames that are less alike."""
@@ -95,7 +94,7 @@ def main(
     def fit(
         model: keras.Model,
         batches: kseq.data.Batches,
-        held_out: PaddedVideos,
+        held_out: kseq.data.PaddedVideos,
         *,
         name: str = "",
         epochs: int = run.epochs,
@@ -227,49 +226,6 @@ def main(
         run.save_figure("label_shares.png", plot_label_shares(metrics))
 
 
-class PaddedVideos(kseq.data.Batches):
-    """Videos of like length together, padded behind; `(inputs, targets, weights)`, the weight of padding 0.
-
-    Args:
-        inputs: frames or features of each video, `(time, …)`.
-        targets: of each video, `(time, …)`.
-        batch_size: videos in a batch.
-        encode: what becomes of frames `(frames, …)` before the model reads them; `None` leaves features as they are.
-        masked: whether the model has a second input, true where there are frames.
-        arguments: of `kseq.data.Batches`.
-    """
-
-    def __init__(
-        self,
-        inputs: Sequence[np.ndarray],
-        targets: Sequence[np.ndarray],
-        batch_size: int,
-        *,
-        encode: Callable | None,
-        masked: bool = False,
-        **arguments,
-    ):
-        self.encode, self.masked, self.frames = encode, masked, [len(video) for video in inputs]
-        ends = -(-np.array(self.frames) // STEP) * STEP
-        there = [np.ones(count, bool) for count in self.frames]
-        inputs, there, targets = (np.stack([pad(x, max(ends)) for x in part]) for part in (inputs, there, targets))
-        super().__init__((inputs, there), targets, batch_size, lengths=(ends, ends), target_lengths=ends, **arguments)
-
-    def __getitem__(self, index: int) -> tuple:
-        (inputs, there), targets = super().__getitem__(index)
-        if self.encode is not None:
-            inputs = self.encode(inputs.reshape(-1, *inputs.shape[2:])).reshape(inputs.shape)
-        weights = there.astype("float32")
-        if self.target_names is not None:  # each head its own, which Keras on PyTorch multiplies by a mask in place
-            weights = {name: weights.copy() for name in self.target_names}
-        return ((inputs, there) if self.masked else inputs), targets, weights
-
-
-def pad(video: np.ndarray, length: int) -> np.ndarray:
-    """A video with zeros behind it."""
-    return np.pad(video, [(0, length - len(video))] + [(0, 0)] * (video.ndim - 1))
-
-
 def crossentropy() -> keras.losses.Loss:
     """The mean over the frames that are there."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=MEAN)
@@ -280,7 +236,7 @@ def remaining_duration(phases: np.ndarray) -> np.ndarray:
     return np.arange(len(phases), dtype="float32")[::-1, None] / UNIT
 
 
-def answers(model: keras.Model, batches: PaddedVideos) -> list[np.ndarray]:
+def answers(model: keras.Model, batches: kseq.data.PaddedVideos) -> list[np.ndarray]:
     """What a model says of each frame of each video, in the order of the videos."""
     found = {}
     for index, rows in enumerate(batches.batches):
@@ -289,7 +245,7 @@ def answers(model: keras.Model, batches: PaddedVideos) -> list[np.ndarray]:
     return [found[row] for row in range(batches.samples)]
 
 
-def streamed(model: keras.Model, batches: PaddedVideos) -> list[np.ndarray]:
+def streamed(model: keras.Model, batches: kseq.data.PaddedVideos) -> list[np.ndarray]:
     """The same, frame by frame, all videos side by side; those that are over go on with zeros."""
     tagger = kseq.inference.online(model)
     inputs, said = batches.inputs[0], []

@@ -1,6 +1,7 @@
 """Data sets (embedded ones and loaders of public ones), the encoding of raw inputs, and batching.
 
-Everything is NumPy; only `Batches`, a `keras.utils.PyDataset`, and the sets that Keras downloads need Keras.
+Everything is NumPy; only `Batches` and `PaddedVideos`, which are `keras.utils.PyDataset`, and the sets that Keras
+downloads need Keras.
 """
 
 from kseq.data.adding_problem import ENTRY as _ADDING_PROBLEM
@@ -78,6 +79,7 @@ __all__ = [
     "ImageEncoder",
     "MovieReviews",
     "MovingDigits",
+    "PaddedVideos",
     "Pairs",
     "ParallelCorpus",
     "PhaseVideo",
@@ -159,8 +161,13 @@ CATALOGUE: tuple[Entry, ...] = (
 
 
 def __getattr__(name: str):
-    if name == "Batches":  # imported on use: reading data must not load Keras
+    # Imported on use: reading data must not load Keras.
+    if name == "Batches":
         from kseq.data.batches import Batches
 
         return Batches
+    if name == "PaddedVideos":
+        from kseq.data.padded_videos import PaddedVideos
+
+        return PaddedVideos
     raise AttributeError(f"module 'kseq.data' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -8,7 +8,6 @@ import numpy as np
 from kseq.errors import InputError
 
 POOL = 50  # batches among which samples are sorted by length; more would pad less and mix less
-STEP = 3  # lengths are rounded up to a multiple of it: few shapes to compile, little padding
 BUCKETS = (5, 3)  # of two different lengths: buckets of the targets', and of the other in each; 15 shapes at most
 
 
@@ -48,6 +47,8 @@ class Batches(keras.utils.PyDataset):
             more than two of the lengths differ from each other, one is longer than its array, `batch_size` is below 1,
             or `augment` has no `seed`.
     """
+
+    step = 3  # lengths are rounded up to a multiple of it: few shapes to compile, little padding
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class Batches(keras.utils.PyDataset):
         longest = [int(axis[batch].max()) for axis in self.axes]
         if len(longest) == 1:
             limit = min(a.shape[1] for a, axis in zip(self.arrays, self.axis_of, strict=True) if axis is not None)
-            return (min(-(-longest[0] // STEP) * STEP, limit),)
+            return (min(-(-longest[0] // self.step) * self.step, limit),)
         bucket = int(np.searchsorted(self.bounds, longest[0]))
         bounds = self.second_bounds[bucket]
         return int(self.bounds[bucket]), int(bounds[np.searchsorted(bounds, longest[1])])
