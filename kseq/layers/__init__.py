@@ -3,8 +3,9 @@
 from kseq.layers.attention import MultiHeadAttention
 from kseq.layers.attention_decoder import AttentionDecoder
 from kseq.layers.attention_gate import AttentionGate
+from kseq.layers.autonomous_conv_lstm import AutonomousConvLSTM
 from kseq.layers.class_token import ClassToken
-from kseq.layers.conv_lstm import AutonomousConvLSTM, ConvLSTM
+from kseq.layers.conv_lstm import ConvLSTM
 from kseq.layers.convolution import Convolution, TransposedConvolution
 from kseq.layers.cross_attention_gate import CrossAttentionGate
 from kseq.layers.dense import Dense

@@ -23,7 +23,8 @@ from keras import layers
 
 from kseq.errors import InputError
 from kseq.layers import Dense
-from kseq.layers.conv_lstm import AutonomousConvLSTM, ConvLSTM
+from kseq.layers.autonomous_conv_lstm import AutonomousConvLSTM
+from kseq.layers.conv_lstm import ConvLSTM
 from kseq.models.divisible import multiples
 from kseq.models.registry import Variant
 

@@ -16,7 +16,8 @@ import keras
 import numpy as np
 
 from kseq.errors import InputError
-from kseq.layers.conv_lstm import AutonomousConvLSTM, ConvLSTM
+from kseq.layers.autonomous_conv_lstm import AutonomousConvLSTM
+from kseq.layers.conv_lstm import ConvLSTM
 from kseq.weights.layout import Layout, Rule
 
 PEEPHOLES = ("Wci", "Wcf", "Wco")

@@ -8,7 +8,8 @@ import pytest
 from keras import ops
 
 from kseq.errors import InputError
-from kseq.layers.conv_lstm import AutonomousConvLSTM, ConvLSTM
+from kseq.layers.autonomous_conv_lstm import AutonomousConvLSTM
+from kseq.layers.conv_lstm import ConvLSTM
 from kseq.training.truncated import CarryState, Windows
 from tests import conformance
 from tests.gradients import gradients
