@@ -53,7 +53,7 @@ class GlamSwinUnet(SwinUnetCao):
         names = {"tokens": "global_token", "positions": "pe"}
         return names.get(name) or super().part(name).replace("_global_attention", ".gt_attn")
 
-    def layer_rules(self, layer: keras.layers.Layer, module: str) -> list[Rule]:
+    def layer_rules(self, layer: keras.layers.Layer, module: str, tensors: dict[str, np.ndarray]) -> list[Rule]:
         if isinstance(layer, (GlobalTokens, GlobalPositions)):
             (variable,) = layer.variables
             return [Source(module, tuple(variable.shape)).rule(variable)]
@@ -66,7 +66,7 @@ class GlamSwinUnet(SwinUnetCao):
             return attention_rules(layer.attention, torch_layers.attention(names, layer.attention.num_heads))
         if isinstance(layer, NonLocalUpsampling):
             return upsampling_rules(layer, module)
-        return super().layer_rules(layer, module)
+        return super().layer_rules(layer, module, tensors)
 
     def ignores(self, name: str, skip: Collection[str] = ()) -> bool:
         unused = (".gt_attn.", ".proj_shortcut.", "layers_patch_expand.")

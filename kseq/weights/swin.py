@@ -79,7 +79,7 @@ class SwinLayout(Layout):
             if isinstance(layer, LearnedPositionEncoding):
                 rules.append(self._positions_rule(layer, prefix, tensors))
             elif (match := re.fullmatch(r"(?:decoder_)?(stage_(\d+)_block_(\d+))", name)) and match[1] in layers:
-                rules += self._block_rules(layer, prefix + form[0].format(match[2], match[3]), form[1], tensors)
+                rules += block_rules(layer, prefix + form[0].format(match[2], match[3]), form[1], tensors)
             elif match := re.fullmatch(r"stage_(\d+)_merging", name):
                 begin = prefix + self.merging.format(int(match[1]) + self.merging_begins)
                 rules += merging_rules(layer, begin)
@@ -123,19 +123,6 @@ class SwinLayout(Layout):
                 return []
             name = prefix + self.norm
         return norm_rules(layer, torch_layers.norm(name, layer.gamma.shape[0]))
-
-    def _block_rules(
-        self, block: SwinBlock, prefix: str, names: dict[str, str], tensors: dict[str, np.ndarray]
-    ) -> list[Rule]:
-        names = {part: prefix + name for part, name in names.items()}
-        rules = []
-        for branch, norm in block.norms.items():
-            rules += norm_rules(norm, torch_layers.norm(names[f"{branch}_norm"], norm.gamma.shape[0]))
-        rules += window_attention_rules(block.attention, names, tensors)
-        for part in ("expand", "contract"):
-            dense = getattr(block.feed_forward, part)
-            rules += dense_rules(dense, torch_layers.dense(names[part], *dense.kernel.shape))
-        return rules
 
     def _positions_rule(self, layer: LearnedPositionEncoding, prefix: str, tensors: dict[str, np.ndarray]) -> Rule:
         name, grid = prefix + self.positions, layer.grid_shape
@@ -257,6 +244,19 @@ class SwinTransformers(SwinLayout):
 
     def _logits(self, prefix: str) -> str:
         return prefix.removesuffix("swin.") + self.logits  # it stands beside the model, not in it
+
+
+def block_rules(block: SwinBlock, prefix: str, names: dict[str, str], tensors: dict[str, np.ndarray]) -> list[Rule]:
+    """Rules for a block whose parts stand behind `prefix` under the names that, like `BLOCK`, `names` gives them."""
+    names = {part: prefix + name for part, name in names.items()}
+    rules = []
+    for branch, norm in block.norms.items():
+        rules += norm_rules(norm, torch_layers.norm(names[f"{branch}_norm"], norm.gamma.shape[0]))
+    rules += window_attention_rules(block.attention, names, tensors)
+    for part in ("expand", "contract"):
+        dense = getattr(block.feed_forward, part)
+        rules += dense_rules(dense, torch_layers.dense(names[part], *dense.kernel.shape))
+    return rules
 
 
 def merging_rules(layer: PatchMerging, prefix: str) -> list[Rule]:

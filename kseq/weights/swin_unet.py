@@ -12,13 +12,14 @@ from kseq.layers import PatchEmbedding, PatchExpanding, PatchMerging, SwinBlock
 from kseq.weights import torch_layers
 from kseq.weights.layer_rules import Source, dense_rules, norm_rules
 from kseq.weights.layout import Layout, Rule
+from kseq.weights.swin import BLOCK, block_rules, merging_rules
 
 
 class SwinUnetCao(Layout):
     """`SwinTransformerSys` of HuCaoFighting/Swin-Unet into `kseq.models.SwinUnet`; the tensors may share a prefix.
 
     Its decoder counts from the coarsest resolution on. Patch expanding belongs to the end of the stage in front of it;
-    the first one alone is stage 0.
+    the first one alone is stage 0. A table of relative positions of another window is resampled.
 
     Source: HuCaoFighting/Swin-Unet, networks/swin_transformer_unet_skip_expand_decoder_sys.py.
     """
@@ -41,7 +42,7 @@ class SwinUnetCao(Layout):
         rules = []
         for name, layer in layers.items():
             if layer.variables:
-                rules += self.layer_rules(layer, prefix + self.module(name, coarsest, first))
+                rules += self.layer_rules(layer, prefix + self.module(name, coarsest, first), tensors)
         return rules
 
     def check(self, layers: dict[str, keras.layers.Layer]) -> None:
@@ -87,21 +88,12 @@ class SwinUnetCao(Layout):
         """The same for a part of a stage."""
         return "downsample" if name == "merging" else re.sub(r"block_(\d+)", r"blocks.\1", name)
 
-    def layer_rules(self, layer: keras.layers.Layer, module: str) -> list[Rule]:
-        """The rules of a layer that the checkpoint calls `module`."""
+    def layer_rules(self, layer: keras.layers.Layer, module: str, tensors: dict[str, np.ndarray]) -> list[Rule]:
+        """The rules of a layer that the checkpoint of these tensors calls `module`."""
         if isinstance(layer, SwinBlock):
-            table = layer.attention.table
-            return [
-                *_norm(layer.norms["attention"], f"{module}.norm1"),
-                Source(f"{module}.attn.relative_position_bias_table", tuple(table.shape)).rule(table),
-                *_dense(layer.attention.qkv, f"{module}.attn.qkv"),
-                *_dense(layer.attention.output_projection, f"{module}.attn.proj"),
-                *_norm(layer.norms["feed_forward"], f"{module}.norm2"),
-                *_dense(layer.feed_forward.expand, f"{module}.mlp.fc1"),
-                *_dense(layer.feed_forward.contract, f"{module}.mlp.fc2"),
-            ]
+            return block_rules(layer, f"{module}.", BLOCK, tensors)
         if isinstance(layer, PatchMerging):
-            return _norm(layer.norm, f"{module}.norm") + _dense(layer.reduction, f"{module}.reduction")
+            return merging_rules(layer, module)
         if isinstance(layer, PatchExpanding):
             return _dense(layer.expansion, f"{module}.expand") + _norm(layer.norm, f"{module}.norm")
         if isinstance(layer, PatchEmbedding):

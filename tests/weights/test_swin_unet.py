@@ -6,7 +6,7 @@ import kseq
 from kseq.errors import InputError
 from kseq.layers import NonLocalUpsampling
 from kseq.models import SwinUnet
-from kseq.weights import MismatchError
+from kseq.weights import MismatchError, resample_positions
 from kseq.weights.glam_swin_unet import upsampling_rules
 from tests.weights.golden import close, read
 
@@ -50,7 +50,7 @@ GOLDEN = {  # arguments beside the sizes, and the layer of ours behind each stag
 def build(meta, **arguments):
     config = meta["config"]
     sizes = {name: config[name] for name in ("embed_dim", "depths", "num_heads", "window_size", "patch_size")}
-    return SwinUnet((64, 64, 3), config["num_classes"], **sizes, **arguments)
+    return SwinUnet((64, 64, 3), config["num_classes"], **sizes | arguments)
 
 
 def close_to_scale(got, expected):
@@ -115,3 +115,18 @@ def test_what_does_not_fit_is_named():
         "missing": ["layers.1.downsample.norm.bias"],
         "extra": ["layers_up.1.blocks.1.mlp.fc1.bias"],
     }
+
+
+def test_the_table_of_another_window_is_resampled():
+    state, _, meta = read("swin_unet")
+    model = build(meta, window_size=8)
+    kseq.weights.load(model, state)
+    for layer, module in (
+        ("stage_1_block_1", "layers.1.blocks.1"),
+        ("decoder_stage_0_block_1", "layers_up.3.blocks.1"),
+    ):
+        table = state[f"{module}.attn.relative_position_bias_table"]
+        sides = [2 * side - 1 for side in (meta["config"]["window_size"], model.get_layer(layer).attention.window[0])]
+        assert sides[0] != sides[1]
+        expected = resample_positions(table, (sides[0],) * 2, (sides[1],) * 2)
+        close(model.get_layer(layer).attention.table, expected)
