@@ -1,13 +1,10 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import keras
 import pytest
 
+from tests.apps.running import run_app_here
 from tests.conftest import torch_only
-
-APPS = Path(__file__).parents[2] / "apps"
 
 
 def pytest_collection_modifyitems(items):
@@ -19,14 +16,12 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 def run_app(tmp_path_factory):
-    """Run an app at `--quick` size as a user would: `run_app("char_tagging", *flags)` gives its folder and output."""
+    """Run an app at `--quick` size: `run_app("char_tagging", *flags)` gives its folder and what it printed."""
 
     def run(name: str, *flags: str) -> tuple[Path, str]:
         folder = tmp_path_factory.mktemp(name) / "run"
-        command = [sys.executable, "-m", "kseq", "run", str(APPS / f"{name}.py"), "--quick", "--output", str(folder)]
-        done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
-        assert f"run folder {folder} ({os.environ['KERAS_BACKEND']})" in done.stdout
-        return folder, done.stdout
+        printed = run_app_here(name, folder, *flags)
+        assert f"run folder {folder} ({keras.backend.backend()})" in printed
+        return folder, printed
 
     return run

@@ -1,16 +1,13 @@
 """Every app runs at `--quick` size on TensorFlow or JAX, by turns; what it leaves behind is looked at on PyTorch."""
 
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import keras
 import pytest
 
 from tests.apps.films import write_films
+from tests.apps.running import APPS, run_app_here
 
-APPS = Path(__file__).parents[2] / "apps"
 NAMES = sorted(path.stem for path in APPS.glob("*.py"))
 SMALL = {  # flags of an app; of others --no-baselines alone
     "char_tagging": ("--no-baselines", "--units", "16"),
@@ -22,14 +19,11 @@ SMALL = {  # flags of an app; of others --no-baselines alone
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="the tests of the apps run them on PyTorch")
 @pytest.mark.parametrize("name", NAMES[keras.backend.backend() == "jax" :: 2])  # models and layers run on all anyway
-def test_an_app_runs(name, tmp_path, monkeypatch):
-    """In this process, which has the backend already; the tests on PyTorch start one as a user does."""
+def test_an_app_runs(name, tmp_path):
     folder = tmp_path / "run"
     flags = SMALL.get(name, ("--no-baselines",))
     if name == "arrow_of_time":
         flags = (*flags, "--clips", str(write_films(tmp_path)))  # its own have to be downloaded
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--quick", "--output", str(folder), *flags])
-    monkeypatch.syspath_prepend(str(APPS))
-    runpy.run_path(str(APPS / f"{name}.py"), run_name="__main__")
+    run_app_here(name, folder, *flags)
     assert json.loads((folder / "config.json").read_text())["backend"] == keras.backend.backend()
     assert json.loads((folder / "metrics.json").read_text())
