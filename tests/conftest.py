@@ -26,6 +26,12 @@ torch_only = pytest.mark.skipif(
 )
 
 
+whole_only = pytest.mark.skipif(
+    not WHOLE or keras.backend.backend() != "tensorflow",
+    reason="starts backends for minutes, so it runs once and with KSEQ_WHOLE_SUITE=1 alone",
+)
+
+
 def thinned(cases):
     """All cases of a grid on PyTorch; on the others, where each case is traced or compiled, every third of them."""
     backend = keras.backend.backend()
@@ -35,13 +41,13 @@ def thinned(cases):
 
 REFUSALS = ("test_bad_", "test_what_cannot_correspond")  # what they give is refused before a backend computes
 BY_THEMSELVES = ("test_every_app.py", "test_readme.py")  # files of long tests that share nothing
-EVERYWHERE = {"backend", "compare", "layers"}  # folders of what is written for, or asks, each backend
+EVERYWHERE = {"backend", "compare"}  # folders of what is written for, or asks, each backend
 
 
 def has_its_turn(item) -> bool:
     """Whether a test runs on this backend: all run on PyTorch, and on TensorFlow and JAX, which trace, by turns.
 
-    Layers, kernels and the conformance of each model are tested on all three, and what chooses its backends itself.
+    The conformance of each layer and model is tested on all three, and what is written for a backend or asks for one.
     """
     backend = keras.backend.backend()
     if WHOLE or backend == "torch" or item.get_closest_marker("skipif") or item.name.startswith("test_conformance"):

@@ -10,7 +10,7 @@ import pytest
 
 from kseq.cli import main
 from kseq.models.registry import variants
-from tests.conftest import tensorflow_only, torch_only
+from tests.conftest import tensorflow_only, torch_only, whole_only
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -89,7 +89,7 @@ def test_the_benchmark_of_recurrent_layers_runs():
     assert all(float(row.split("|")[2].split()[0]) > 0 for row in rows[2:])
 
 
-@tensorflow_only
+@whole_only
 def test_the_benchmark_of_segmentation_runs():
     rows = rows_of_benchmark("segmentation", "tensorflow", "--models", "UNet,Swin")
     models, layers = rows[:4], rows[4:]
@@ -98,7 +98,7 @@ def test_the_benchmark_of_segmentation_runs():
     assert all(float(row.split("|")[3].split()[0].replace(",", "")) >= 0 for row in layers[2:])
 
 
-@tensorflow_only
+@whole_only
 def test_the_benchmark_of_attention_runs():
     models, layers = (rows_of_benchmark("attention", "torch")[part] for part in (slice(0, 6), slice(6, None)))
     assert len(models) == 2 + 4
@@ -107,7 +107,7 @@ def test_the_benchmark_of_attention_runs():
     assert all(float(row.split("|")[3].split()[0]) > 0 for row in layers[2:4])
 
 
-@tensorflow_only
+@whole_only
 def test_the_benchmark_of_texts_runs():
     rows = rows_of_benchmark("text", "torch", "--parts", "training,decoding")  # what is served, tests/export tests
     training, decoding = rows[:7], rows[7:]
