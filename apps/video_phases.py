@@ -265,15 +265,14 @@ def logits_of(output):
 def print_report(metrics: dict, title: str) -> None:
     """The models between their bounds."""
     rows, console = metrics["bounds"] | metrics["models"], Console()
-    table = Table(
-        Column("model", no_wrap=True), "parameters", "of frames", "of videos", "streamed", title=f"accuracy, {title}"
-    )
+    columns = (Column(name, no_wrap=True) for name in ("model", "parameters", "of frames", "of videos", "streamed"))
+    table = Table(*columns, title=f"accuracy, {title}")
     for name, row in rows.items():
         table.add_row(
             name,
             f"{row['parameters']:,}" if "parameters" in row else "",
             f"{row['frame_accuracy']:.3f}",
-            f"{row['accuracy']:.3f} ± {row['accuracy_deviation']:.3f}",
+            f"{row['accuracy']:.3f}±{row['accuracy_deviation']:.3f}",  # 80 characters a line, without spaces
             f"{row['streamed_difference']:.0e}" if "streamed_difference" in row else "",
         )
     console.print(table)
