@@ -47,12 +47,14 @@ EVERYWHERE = {"backend", "compare"}  # folders of what is written for, or asks, 
 def has_its_turn(item) -> bool:
     """Whether a test runs on this backend: all run on PyTorch, and on TensorFlow and JAX, which trace, by turns.
 
-    The conformance of each layer and model is tested on all three, and what is written for a backend or asks for one.
+    The conformance of each layer is tested on all three, and what is written for a backend or asks for one.
     """
     backend = keras.backend.backend()
-    if WHOLE or backend == "torch" or item.get_closest_marker("skipif") or item.name.startswith("test_conformance"):
+    if WHOLE or backend == "torch" or item.get_closest_marker("skipif"):
         return True
     path = item.nodeid.removeprefix("tests/")
+    if path.startswith("layers/") and item.name.startswith("test_conformance"):
+        return True
     return path.split("/")[0] in EVERYWHERE or ("tensorflow", "jax")[zlib.crc32(path.encode()) % 2] == backend
 
 
