@@ -221,8 +221,8 @@ def main(
             row = {"share": share, "videos": round(share * len(train[0]))}
             row[ARMS[0]] = metrics["models"][TITLE] if share == 1 else few_labels(share, None)
             metrics["label_shares"].append(row | {ARMS[1]: few_labels(share, pretrained)})
+            run.save_json("metrics.json", metrics)
         print_label_shares(metrics, title)
-        run.save_json("metrics.json", metrics)
         run.save_figure("label_shares.png", plot_label_shares(metrics))
 
 
