@@ -30,7 +30,7 @@ OBSERVERS = {  # of `kseq.data.WorkflowModel`
     "offline": "best observer of all",
 }
 TITLE = "CNN-LSTM"  # the main model
-ARMS = ("without", "pre-trained")  # of the study of labels
+ARMS = ("from random weights", "pre-trained")  # of the study of labels
 CLOCK = "remaining_duration"  # the head that is pre-trained
 MEAN = "mean_with_sample_weight"  # over frames that are there
 SHARES = (0.1, 0.25, 0.5, 1.0)  # of the videos that keep their labels
