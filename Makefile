@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Without --no-compile, pip compiles 17,000 files of which few are ever imported.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 RUN := runs/demo-$(shell date +%Y-%m-%d_%H-%M-%S)
 
 # Processes that share two cores must not spin while they wait; TensorFlow's start-up notes are noise.
@@ -26,8 +28,8 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("kseq needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) -e '.[all,dev]'
 	@touch $@
 
 clean:

@@ -9,7 +9,10 @@ import numpy as np
 from kseq import saving
 from tests.numpy_initializers import numpy_initializers
 
-POLICIES = ("mixed_bfloat16", "mixed_float16")
+# Both where nothing is traced or compiled, elsewhere one of them.
+POLICIES = {"tensorflow": ("mixed_float16",), "jax": ("mixed_bfloat16",)}.get(
+    keras.backend.backend(), ("mixed_bfloat16", "mixed_float16")
+)
 
 
 @numpy_initializers()

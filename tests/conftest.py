@@ -47,15 +47,19 @@ EVERYWHERE = {"backend", "compare"}  # folders of what is written for, or asks, 
 def has_its_turn(item) -> bool:
     """Whether a test runs on this backend: all run on PyTorch, and on TensorFlow and JAX, which trace, by turns.
 
-    The conformance of each layer is tested on all three, and what is written for a backend or asks for one.
+    The conformance of each layer is tested on all three, and what is written for a backend or asks for one. The
+    conformance of each model and what its weights must give is tested on one more than PyTorch, and of all else a
+    quarter is on TensorFlow and a quarter on JAX.
     """
     backend = keras.backend.backend()
     if WHOLE or backend == "torch" or item.get_closest_marker("skipif"):
         return True
     path = item.nodeid.removeprefix("tests/")
-    if path.startswith("layers/") and item.name.startswith("test_conformance"):
+    folder, conforms = path.split("/")[0], item.name.startswith("test_conformance")
+    if folder in EVERYWHERE or (folder == "layers" and conforms):
         return True
-    return path.split("/")[0] in EVERYWHERE or ("tensorflow", "jax")[zlib.crc32(path.encode()) % 2] == backend
+    turns = 2 if conforms or folder == "weights" else 4
+    return zlib.crc32(path.encode()) % turns == ("tensorflow", "jax").index(backend)
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own hook
@@ -65,7 +69,7 @@ def pytest_collection_modifyitems(items):
         if item.name.startswith(REFUSALS):
             item.add_marker(torch_only)
         elif not has_its_turn(item):
-            item.add_marker(pytest.mark.skip(reason="runs on PyTorch and, by turns, on one more backend"))
+            item.add_marker(pytest.mark.skip(reason="runs on PyTorch, and on another backend by turns"))
         item.add_marker(pytest.mark.xdist_group(item.name if item.path.name in BY_THEMSELVES else str(item.path)))
 
 

@@ -82,7 +82,7 @@ def rows_of_benchmark(name: str, backend: str, *flags: str) -> list[str]:
     return [row for row in done.stdout.strip().splitlines() if row]
 
 
-@tensorflow_only
+@whole_only
 def test_the_benchmark_of_recurrent_layers_runs():
     rows = rows_of_benchmark("recurrent", "torch")
     assert len(rows) == 2 + 5 * 2 * 2  # layers, masked or not, inference and training
@@ -116,7 +116,7 @@ def test_the_benchmark_of_texts_runs():
     assert all(float(row.split("|")[2].split()[0]) > 0 for row in training[2:] + decoding[2:])
 
 
-@tensorflow_only
+@whole_only
 def test_the_benchmark_of_video_runs():
     rows = rows_of_benchmark("video", "torch")
     assert len(rows) == 2 + 2  # inference and training

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from kseq import models, saving
+from kseq import cli, models, saving
 from kseq.data import Tokenizer
 from kseq.errors import InputError
 from kseq.export import Answer, export, predict, stream
@@ -215,13 +215,16 @@ def test_logits_as_onnx(build, name, tmp_path):
     assert record["largest_difference"] <= 1e-5
 
 
-def test_the_command_line(build):
+def test_the_command_line(build, monkeypatch, capfd):
     """Texts as a table, as JSON, and streamed; brackets in them are no markup."""
 
     def run(*arguments: str) -> str:
-        done = subprocess.run([sys.executable, "-m", "kseq", "predict", *arguments], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        monkeypatch.setattr(sys, "argv", ["kseq", "predict", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        return capfd.readouterr().out
 
     translator = build("recurrent translator")
     (answer,) = predict(translator, ["[bold] apple"])
