@@ -58,6 +58,22 @@ def test_the_chosen_convolution_of_images_is_the_portable_one(shape, size, strid
     check_same(partial(forms.convolution, **arguments), partial(forms.portable_convolution, **arguments), inputs)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="a form for JAX")
+@pytest.mark.parametrize(
+    ("shape", "size", "strides", "padding"),
+    [((3, 32, 33, 2), (3, 3), (1, 1), "same"), ((2, 36, 32, 1), (3, 2), (2, 1), ((1, 0), (0, 2)))],
+)
+def test_gradients_by_image_are_the_portable_ones(shape, size, strides, padding, monkeypatch):
+    arguments = {"strides": strides, "padding": padding}
+    inputs = [array / 8 for array in arrays(shape, (*size, shape[-1], 32), (32,))]  # gradients are sums of 1,000 terms
+    portable = partial(forms.portable_convolution, **arguments)
+    check_same(partial(forms.by_image, **arguments), portable, inputs)
+    monkeypatch.setattr(forms, "by_image", lambda *_, **__: "by image")
+    assert forms.convolution(*inputs, **arguments) == "by image"
+    for fewer in (inputs[0][:, :8], inputs[0][:1]):  # a map of few places, one image
+        assert forms.convolution(fewer, *inputs[1:], **arguments).shape[0] == len(fewer)
+
+
 @pytest.mark.parametrize(("shape", "size"), [((2, 3, 4, 5, 6), (1, 1, 1)), ((2, 4, 6, 3), (2, 3)), ((2, 6, 3), (3,))])
 def test_a_kernel_that_is_its_stride_is_a_product_of_matrices(shape, size):
     arguments = {"strides": size, "padding": "same"}
