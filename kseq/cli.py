@@ -62,19 +62,23 @@ def run(
     runpy.run_path(str(script), run_name="__main__")
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def compare(
+    context: typer.Context,
     script: Annotated[Path, typer.Argument(metavar="APP", help="the app, for example apps/char_tagging.py")],
     backends: Annotated[str, typer.Option(help="which, separated by commas")] = ",".join(BACKENDS),
     output: Annotated[Path | None, typer.Option(help="folder of the report [runs/compare/<app>-<date>]")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="a few samples and epochs")] = False,
 ) -> None:
-    """Run the same job on several backends and set their numbers, speed and memory side by side."""
+    """Run the same job on several backends and set their numbers, speed and memory side by side.
+
+    All other flags go to the app: kseq run APP --help lists them.
+    """
     from kseq.compare import compare as compare_backends
     from kseq.compare import print_comparison
 
     chosen = [name.strip() for name in backends.split(",")]
-    comparison = compare_backends(script, chosen, output, quick=quick)
+    comparison = compare_backends(script, chosen, output, quick=quick, flags=context.args)
     print_comparison(comparison)
     raise typer.Exit(0 if comparison["agrees"] else 1)
 

@@ -17,6 +17,7 @@ from kseq.compare.report import html_report
 from kseq.errors import InputError
 
 TOLERANCES = {"logits_difference": 1e-5, "step_difference": 1e-4}  # in float32
+SET_HERE = ("--backend", "--output", "--measure", "--baselines", "--no-baselines", "--resume")  # of the app's flags
 
 
 def compare(
@@ -25,6 +26,7 @@ def compare(
     output: str | os.PathLike | None = None,
     *,
     quick: bool = False,
+    flags: Sequence[str] = (),
 ) -> dict:
     """Run an app on each backend, one process after the other, and compare them.
 
@@ -38,6 +40,7 @@ def compare(
         backends: of "tensorflow", "jax", "torch"; differences are to the first that succeeds.
         output: new folder for the runs, `comparison.json` and `report.html`.
         quick: whether the app uses little data.
+        flags: others of the app, as on its command line: `["--model", "setr"]`.
 
     Returns:
         The content of `comparison.json`: for every backend its `status` ("ok" or what went wrong) and, if ok, the
@@ -45,11 +48,15 @@ def compare(
         peak memory in bytes, the history and the test metrics; and whether all that ran agree (`agrees`).
 
     Raises:
-        InputError: for a script or an output folder that cannot be used, or an unknown backend.
+        InputError: for a script or an output folder that cannot be used, an unknown backend, or a flag that is for
+            `compare` to set.
     """
     script = Path(script)
     if not script.is_file():
         raise InputError(f"APP {str(script)!r}: no such file; give a script such as apps/char_tagging.py")
+    for flag in flags:
+        if flag.split("=")[0] in SET_HERE:
+            raise InputError(f"flag {flag!r}: compare sets it for each backend; leave it out")
     reasons = {backend: _reason_to_skip(backend) for backend in dict.fromkeys(backends)}
     date = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     folder = Path(output) if output else Path("runs") / "compare" / f"{script.stem}-{date}"
@@ -57,17 +64,18 @@ def compare(
         raise InputError(f"output {folder}: exists and is not empty; give another folder with --output")
     folder.mkdir(parents=True, exist_ok=True)
 
-    rows = {}
+    rows, given = {}, [*flags, *["--quick"] * quick]
     for backend, reason in reasons.items():
         began = time.perf_counter()
         print(f"{backend}: ", end="", flush=True)
-        rows[backend] = {"status": reason} if reason else _run(script, backend, folder, quick)
+        rows[backend] = {"status": reason} if reason else _run(script, backend, folder, given)
         print(f"{rows[backend]['status']} ({time.perf_counter() - began:.0f} s)", flush=True)
     _add_differences(rows, folder)
 
     comparison = {
         "app": script.stem,
         "quick": quick,
+        "flags": list(flags),
         "date": date,
         "folder": str(folder),
         "tolerances": TOLERANCES,
@@ -89,11 +97,11 @@ def _reason_to_skip(backend: str) -> str:
     return ""
 
 
-def _run(script: Path, backend: str, folder: Path, quick: bool) -> dict:
+def _run(script: Path, backend: str, folder: Path, flags: list[str]) -> dict:
     command = [sys.executable, "-m", "kseq", "run", str(script), "--backend", backend]
     command += ["--output", str(folder / backend), "--measure", str(folder), "--no-baselines"]
     with open(folder / f"{backend}.log", "w") as log:
-        done = subprocess.run(command + ["--quick"] * quick, stdout=log, stderr=subprocess.STDOUT)
+        done = subprocess.run(command + flags, stdout=log, stderr=subprocess.STDOUT)
     measured = folder / f"{backend}.json"
     if done.returncode or not measured.is_file():
         lines = (folder / f"{backend}.log").read_text(errors="replace").strip().splitlines() or ["no output"]

@@ -38,12 +38,16 @@ Each backend draws its own dropout, so the curves differ.</p>
 def print_comparison(comparison: dict) -> None:
     """Print the comparison as a table, a column a backend."""
     names = list(comparison["backends"])
-    table = Table("", *names, title=f"{comparison['app']} on {len(names)} backends")
+    table = Table("", *names, title=f"{_job(comparison)} on {len(names)} backends")
     for label, cells in _cells(comparison):
         table.add_row(label, *(f"[bold red]{text}[/]" if bad else text for text, bad in cells))
     console = Console()
     console.print(table)
     console.print(f"{_verdict(comparison)} Report: {comparison['folder']}/report.html")
+
+
+def _job(comparison: dict) -> str:
+    return " ".join([comparison["app"], *comparison["flags"]])
 
 
 def html_report(comparison: dict) -> str:
@@ -54,7 +58,7 @@ def html_report(comparison: dict) -> str:
         values = "".join(f"<td class='{'bad' if bad else ''}'>{escape(text)}</td>" for text, bad in cells)
         body += f"<tr><td>{escape(label)}</td>{values}</tr>"
     return PAGE.format(
-        title=f"{escape(comparison['app'])}: one job, {len(comparison['backends'])} backends",
+        title=f"{escape(_job(comparison))}: one job, {len(comparison['backends'])} backends",
         verdict=_verdict(comparison),
         table=f"<table><tr><th></th>{head}</tr>{body}</table>",
         reference=_reference(comparison),

@@ -18,7 +18,8 @@ JOB = Path(__file__).parents[1] / "training" / "job.py"
 
 @tensorflow_only
 def test_three_backends_agree(tmp_path, capsys):
-    comparison = compare(JOB, ["tensorflow", "jax", "torch"], tmp_path / "report", quick=True)
+    flags = ["--epochs", "3"]
+    comparison = compare(JOB, ["tensorflow", "jax", "torch"], tmp_path / "report", quick=True, flags=flags)
     rows = comparison["backends"]
     assert [row["status"] for row in rows.values()] == ["ok"] * 3
     assert comparison["agrees"]
@@ -29,8 +30,8 @@ def test_three_backends_agree(tmp_path, capsys):
         assert row["import_seconds"] > 0
         assert row["first_step_seconds"] > row["step_seconds"] > 0
         assert row["peak_memory_bytes"] > 1e8
-        assert row["steps"] == 2 * 4
-        assert len(row["history"]["loss"]) == 2
+        assert row["steps"] == 3 * 4
+        assert len(row["history"]["loss"]) == 3
         assert np.isfinite(row["metrics"]["loss"])
     assert json.loads((tmp_path / "report" / "comparison.json").read_text()) == comparison
     page = (tmp_path / "report" / "report.html").read_text()
@@ -38,7 +39,7 @@ def test_three_backends_agree(tmp_path, capsys):
     assert "<svg" in page
     assert "http" not in page.split("<svg")[0]  # nothing is loaded from elsewhere
     print_comparison(comparison)
-    assert "job on 3 backends" in capsys.readouterr().out
+    assert "job --epochs 3 on 3 backends" in capsys.readouterr().out
 
 
 @tensorflow_only
@@ -99,4 +100,7 @@ def test_bad_input(tmp_path):
         compare(JOB, ["jax"], tmp_path / "old")
     with pytest.raises(InputError, match="backend 'theano'"):
         compare(JOB, ["jax", "theano"], tmp_path / "report")
+    for flag in ("--backend=jax", "--no-baselines"):
+        with pytest.raises(InputError, match=f"flag '{flag}': compare sets it"):
+            compare(JOB, ["jax"], tmp_path / "report", flags=[flag])
     assert not (tmp_path / "report").exists()
