@@ -36,7 +36,7 @@ def convolution(x, kernel, bias=None, *, strides: tuple[int, ...], padding: Padd
         return flat_convolution(x, kernel, bias, strides=strides, padding=padding)
     if len(space) == 2 and None not in space and keras.backend.backend() == "torch":
         return viewed_convolution(x, kernel, bias, strides=strides, padding=padding)
-    if len(space) == 2 and None not in x.shape[:-1] and _by_image_is_faster(x, kernel):
+    if len(space) == 2 and all(isinstance(n, int) for n in x.shape) and _by_image_is_faster(x, kernel):
         return by_image(x, kernel, bias, strides=strides, padding=padding)
     return portable_convolution(x, kernel, bias, strides=strides, padding=padding)
 

@@ -58,6 +58,17 @@ def test_the_chosen_convolution_of_images_is_the_portable_one(shape, size, strid
     check_same(partial(forms.convolution, **arguments), partial(forms.portable_convolution, **arguments), inputs)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only JAX exports batches of a size that has a name")
+def test_a_batch_of_any_size_is_exported():
+    import jax
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    kernel = np.ones((3, 3, 1, 32), "float32")
+    form = jax.jit(partial(forms.convolution, kernel=kernel, strides=(1, 1)))
+    exported = jax.export.export(form)(jax.ShapeDtypeStruct((batch, 32, 32, 1), "float32"))
+    assert exported.call(np.ones((3, 32, 32, 1), "float32")).shape == (3, 32, 32, 32)
+
+
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="a form for JAX")
 @pytest.mark.parametrize(
     ("shape", "size", "strides", "padding"),
