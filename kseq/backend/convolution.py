@@ -92,8 +92,9 @@ def by_image(x, kernel, bias=None, *, strides: tuple[int, ...], padding: Padding
         of_kernel = 0.0
         for i in range(x.shape[0]):
             one = x[i : i + 1]
-            of_kernel += jax.vjp(lambda kernel, one=one: form(one, kernel), kernel)[1](gradient[i : i + 1])[0]
-        return of_x, of_kernel
+            (found,) = jax.vjp(lambda kernel, one=one: form(one, kernel), kernel)[1](gradient[i : i + 1])
+            of_kernel += found.astype("float32")  # 16 terms of half precision would lose a digit
+        return of_x, of_kernel.astype(kernel.dtype)
 
     convolve.defvjp(lambda x, kernel: (form(x, kernel), (x, kernel)), backward)
     outputs = convolve(*map(ops.convert_to_tensor, (x, kernel)))
