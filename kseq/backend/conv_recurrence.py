@@ -15,7 +15,7 @@ from math import prod
 import keras
 from keras import ops
 
-from kseq.backend.convolution import Padding, convolution, padding_of, portable_convolution
+from kseq.backend.convolution import Padding, convolution, is_jax_on_cpu, padding_of, portable_convolution
 from kseq.backend.recurrence import SLOPES
 from kseq.backend.scan import scan, with_gradient
 
@@ -53,7 +53,7 @@ def conv_recurrence(
         h_1 … h_T, `(time, batch, *space, filters)`, and the last h and c.
     """
     functions = {"activation": activation, "recurrent_activation": recurrent_activation}
-    if _is_jax_on_cpu() and all(function in SLOPES for function in functions.values()):
+    if is_jax_on_cpu() and all(function in SLOPES for function in functions.values()):
         return derived_conv_recurrence(a, mask, states, kernel, peepholes, kept, **functions)
     return portable_conv_recurrence(a, mask, states, kernel, peepholes, kept, **functions, convolve=convolution)
 
@@ -172,7 +172,7 @@ def frame_convolution(x, kernel, bias=None, *, strides: tuple[int, ...], padding
     Returns:
         `(time, batch, *places, filters)`.
     """
-    if _is_jax_on_cpu() and set(strides) == {1}:
+    if is_jax_on_cpu() and set(strides) == {1}:
         return derived_frame_convolution(x, kernel, bias, padding=padding)
     return portable_frame_convolution(x, kernel, bias, strides=strides, padding=padding)
 
@@ -302,11 +302,3 @@ def _present(*tensors):
 def _where(condition, new, old):
     """Choose between tensors by `condition`, a list of one tensor of booleans, or of none: then all are new."""
     return tuple(ops.where(condition[0], n, o) if condition else n for n, o in zip(new, old, strict=True))
-
-
-def _is_jax_on_cpu() -> bool:
-    if keras.backend.backend() != "jax":
-        return False
-    import jax
-
-    return jax.default_backend() == "cpu"

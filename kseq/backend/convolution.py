@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from kseq.backend.affine import affine
+from kseq.backend.scan import with_gradient
 
 Padding = str | tuple[tuple[int, int], ...]
 
@@ -82,10 +83,6 @@ def by_image(x, kernel, bias=None, *, strides: tuple[int, ...], padding: Padding
 
     form = partial(portable_convolution, strides=strides, padding=padding)
 
-    @jax.custom_vjp
-    def convolve(x, kernel):
-        return form(x, kernel)
-
     def backward(given, gradient):
         x, kernel = given
         (of_x,) = jax.vjp(lambda x: form(x, kernel), x)[1](gradient)
@@ -96,7 +93,7 @@ def by_image(x, kernel, bias=None, *, strides: tuple[int, ...], padding: Padding
             of_kernel += found.astype("float32")  # 16 terms of half precision would lose a digit
         return of_x, of_kernel.astype(kernel.dtype)
 
-    convolve.defvjp(lambda x, kernel: (form(x, kernel), (x, kernel)), backward)
+    convolve = with_gradient(form, lambda x, kernel: (form(x, kernel), (x, kernel)), backward)
     outputs = convolve(*map(ops.convert_to_tensor, (x, kernel)))
     return outputs if bias is None else ops.add(outputs, bias)
 
@@ -221,21 +218,22 @@ def _flat_is_faster(x) -> bool:
     """On a GPU libraries have fast 3-D convolutions, which need not keep each slice three times."""
     if keras.backend.backend() == "torch":
         return not x.is_cuda
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.default_backend() == "cpu"
-    return False
+    return is_jax_on_cpu()
 
 
 def _by_image_is_faster(x, kernel) -> bool:
     """For maps of many places; a graph that has a convolution for each of many images takes long to compile."""
-    if keras.backend.backend() != "jax" or prod(kernel.shape[:2]) == 1:
+    large = prod(x.shape[1:3]) >= 32**2 and kernel.shape[-1] >= 32 and prod(kernel.shape[:2]) > 1
+    return large and 1 < x.shape[0] <= 16 and is_jax_on_cpu()
+
+
+def is_jax_on_cpu() -> bool:
+    """Whether JAX runs without an accelerator, where some of its convolutions are slow."""
+    if keras.backend.backend() != "jax":
         return False
     import jax
 
-    large = prod(x.shape[1:3]) >= 32**2 and kernel.shape[-1] >= 32
-    return large and 1 < x.shape[0] <= 16 and jax.default_backend() == "cpu"
+    return jax.default_backend() == "cpu"
 
 
 def _fills(size, space) -> bool:
